@@ -1,0 +1,56 @@
+"""The command line: a shell without logic. One module per command; each has `register(app)`.
+
+Results go to files and tables to stdout; progress and logs to stderr. Exit codes: 0 done; 1 failed; 2 bad usage or
+input; 3 done, but something could not be scored (listed).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+
+import typer
+from rich.console import Console
+
+from evalkit.errors import UserError
+
+INCOMPLETE = 3
+"""Exit code: done, but something could not be scored."""
+
+out = Console()
+err = Console(stderr=True)
+
+
+def build_app() -> typer.Typer:
+    """Collect the commands; modules defer heavy imports into their functions, so `--help` is instant."""
+    app = typer.Typer(
+        name="m4v-eval",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        help="Which change to my video model really helped, and how sure am I?",
+        epilog="Start with [bold]m4v-eval doctor[/bold], then [bold]m4v-eval vbench --subset custom50"
+        " --videos DIR[/bold] and open the report it names.",
+    )
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        importlib.import_module(f"{__name__}.{module.name}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; user errors become one clear line and an exit code."""
+    try:
+        build_app()()
+    except UserError as e:
+        err.print(f"[bold red]error:[/bold red] {e.what}", highlight=False, soft_wrap=True)
+        err.print(f"       {e.remedy}", highlight=False, soft_wrap=True)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        err.print("\ninterrupted: finished results are kept; run the same command again to go on.")
+        sys.exit(130)
+    except BrokenPipeError:  # `m4v-eval ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

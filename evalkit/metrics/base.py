@@ -1,0 +1,69 @@
+"""What a metric is: a declaration and a pure function from a clip's features to a value.
+
+A metric never decodes, never loads weights and never sees a path. One file holds one metric in a constant `METRIC`;
+the registry finds it there, and the conformance tests pick it up from the registry. How dimensions add up to headline
+scores (bounds, weights, groups) is `evalkit.scoring`'s business: a total needs all 16, implemented here or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evalkit.backbones.base import FeatureSpec
+from evalkit.types import Array, Clip, Features, Score
+
+Pooling = Literal["videos", "frames"]
+Degradation = Literal["blur", "noise", "flicker", "shuffle", "swap", "wrong_prompt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A worked example: features small enough to score by hand, and the value they must give."""
+
+    features: dict[str, Array]
+    value: float
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """The declaration of one dimension.
+
+    Args:
+        name: the dimension's official name; stand-ins are called `lite/<dimension>`.
+        version: raise it whenever the numbers change; it is part of every cache key.
+        title: what a table or plot calls it.
+        summary: one sentence on what is measured and how, shown on the report page.
+        features: the extractors it reads; a network named by several metrics runs once.
+        score: the function itself.
+        source: paper and equation, or the official file the algorithm follows.
+        pooling: how the official package averages clips into the dimension's score on one GPU: every video alike, or
+            every term (frame pair) alike.
+        reads_prompt: whether the value depends on the prompt's text (then the text is part of the cache key).
+        min_frames: shorter clips are unscored, with the reason.
+        degrades: for each planted degradation, the sign of the change it must cause (-1: the score falls).
+        quirks: behaviour of the official code that is matched although it surprises.
+        examples: worked examples, checked by the conformance tests.
+    """
+
+    name: str
+    version: int
+    title: str
+    summary: str
+    features: tuple[FeatureSpec, ...]
+    score: Callable[[Clip, Features], Score]
+    source: str
+    higher_is_better: bool = True
+    pooling: Pooling = "videos"
+    reads_prompt: bool = False
+    min_frames: int = 1
+    degrades: dict[Degradation, int] = field(default_factory=dict)
+    quirks: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+
+    @property
+    def dimension(self) -> str:
+        """The official dimension's name, without the `lite/` of a stand-in."""
+        return self.name.removeprefix("lite/")

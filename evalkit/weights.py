@@ -1,0 +1,208 @@
+"""Checkpoints: where they live, what they must be, and how they are opened.
+
+The folder is the official package's cache (`$VBENCH_CACHE_DIR`, default `~/.cache/vbench`) in the official layout, so
+a machine that has run VBench already has the files. Nothing is ever downloaded unless `pull` is called.
+
+Trust: plain checkpoints are read with `weights_only=True`, which runs no code. OpenAI's CLIP files are TorchScript
+archives, which can run code; they are opened only if their sha256 is the published one, or with `trust_archives`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalkit.errors import RunFailed, UserError
+from evalkit.files import write_atomically
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+LEDGER = "m4v-eval-sha256.json"
+"""Written beside the checkpoints: sha256 of each file, with the size and mtime it was computed at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One published file.
+
+    Args:
+        key: short name for tables.
+        file: path below the cache folder, as the official package lays it out.
+        url: where the publisher offers it.
+        size: bytes, as published; 0 if unknown.
+        licence: of the weights, as the publisher states it.
+        source: who published it.
+        sha256: as published; None where the publisher gives none (then the first verified use records it).
+        archive: whether the file is a TorchScript archive.
+    """
+
+    key: str
+    file: str
+    url: str
+    size: int
+    licence: str
+    source: str
+    sha256: str | None = None
+    archive: bool = False
+
+
+class MissingWeights(UserError):
+    """A checkpoint that a dimension needs is not on this machine."""
+
+
+def default_root() -> Path:
+    """The official cache folder."""
+    return Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench")
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class WeightStore:
+    """The checkpoints in one folder.
+
+    Args:
+        root: folder in the official layout.
+        trust_archives: open TorchScript archives whose sha256 is not the published one.
+    """
+
+    def __init__(self, root: Path, trust_archives: bool = False) -> None:
+        self.root = root
+        self.trust_archives = trust_archives
+
+    def path(self, checkpoint: Checkpoint) -> Path:
+        """Raises MissingWeights if the file is not there."""
+        path = self.root / checkpoint.file
+        if not path.is_file():
+            raise MissingWeights(
+                f"The checkpoint {checkpoint.file} is not in {self.root}.",
+                f"Run `m4v-eval weights pull {checkpoint.key}`, point --weights or $VBENCH_CACHE_DIR at the folder"
+                " that holds it, or use `--profile lite`, which needs no weights.",
+            )
+        return path
+
+    def has(self, checkpoint: Checkpoint) -> bool:
+        return (self.root / checkpoint.file).is_file()
+
+    def sha256(self, checkpoint: Checkpoint) -> str:
+        """The file's sha256; computed once and remembered until the file's size or mtime changes.
+
+        Raises:
+            MissingWeights: no such file.
+            UserError: the file is not the one its publisher (or an earlier verified use) vouches for.
+        """
+        path = self.path(checkpoint)
+        stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+        ledger = self._ledger()
+        entry = ledger.get(checkpoint.file, {})
+        digest: str = entry["sha256"] if entry.get("stamp") == stamp else hash_file(path)
+        expected = checkpoint.sha256 or entry.get("sha256")
+        if expected and digest != expected and not self.trust_archives:
+            vouched = "its publisher gives" if checkpoint.sha256 else f"an earlier use recorded in {LEDGER}"
+            raise UserError(
+                f"The checkpoint {path} has sha256 {digest[:12]}..., not {expected[:12]}... as {vouched}.",
+                f"Fetch it again with `m4v-eval weights pull {checkpoint.key} --force`, or pass --trust-weights if you"
+                " mean to use this file.",
+            )
+        if entry.get("stamp") != stamp:
+            self._record(checkpoint, digest, stamp)
+        return digest
+
+    def state_dict(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """Read the tensors of a checkpoint without running code from it (archives: see the module's notes).
+
+        Raises:
+            UserError: the file is not what it claims to be.
+        """
+        import torch
+
+        self.sha256(checkpoint)
+        path = self.path(checkpoint)
+        try:
+            if checkpoint.archive and _is_torchscript(path):
+                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as e:
+            raise _not_a_checkpoint(checkpoint, path, str(e).strip().splitlines()[0][:160] if str(e) else repr(e)) from e
+        tensors = _unwrap(loaded)
+        if tensors is None:
+            raise _not_a_checkpoint(checkpoint, path, "it holds no table of tensors")
+        return tensors
+
+    def _ledger(self) -> dict[str, Any]:
+        try:
+            ledger = json.loads((self.root / LEDGER).read_text())
+        except (OSError, json.JSONDecodeError):
+            return {}
+        return ledger if isinstance(ledger, dict) else {}
+
+    def _record(self, checkpoint: Checkpoint, digest: str, stamp: list[int]) -> None:
+        ledger = self._ledger() | {checkpoint.file: {"sha256": digest, "stamp": stamp}}
+        try:
+            write_atomically(self.root / LEDGER, json.dumps(ledger, indent=1, sort_keys=True).encode())
+        except (OSError, RunFailed):
+            pass  # a read-only cache is fine: the hash is computed again next time
+
+
+def _is_torchscript(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _unwrap(loaded: object) -> dict[str, Tensor] | None:
+    """Publishers wrap the table of tensors under various names; find it."""
+    import torch
+
+    if not isinstance(loaded, Mapping):
+        return None
+    for key in ("state_dict", "model", "params", "params_ema"):
+        if isinstance(loaded.get(key), Mapping):
+            return _unwrap(loaded[key])
+    tensors = {str(key): value for key, value in loaded.items() if isinstance(value, torch.Tensor)}
+    return tensors or None
+
+
+def _not_a_checkpoint(checkpoint: Checkpoint, path: Path, why: str) -> UserError:
+    return UserError(
+        f"The file {path} is not the {checkpoint.key} checkpoint: {why}.",
+        f"Fetch it again with `m4v-eval weights pull {checkpoint.key} --force`.",
+    )
+
+
+def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Load every tensor into `module`, in evaluation mode and without gradients.
+
+    Raises:
+        UserError: a tensor is missing, surplus or of another shape; names the first few.
+    """
+    own = module.state_dict()
+    missing = [k for k in own if k not in tensors]
+    surplus = [k for k in tensors if k not in own]
+    shapes = [
+        f"{k} is {tuple(tensors[k].shape)}, not {tuple(own[k].shape)}"
+        for k in own
+        if k in tensors and tensors[k].shape != own[k].shape
+    ]
+    faults = [f"{k} is missing" for k in missing] + shapes + [f"{k} does not belong there" for k in surplus]
+    if faults:
+        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        raise UserError(
+            f"The checkpoint {checkpoint.file} does not fit {type(module).__name__}: {'; '.join(faults[:3])}{more}.",
+            f"It may be another model's file; fetch it again with `m4v-eval weights pull {checkpoint.key} --force`.",
+        )
+    module.load_state_dict(dict(tensors), strict=True)
+    module.eval().requires_grad_(False)
+
+
+Progress = Callable[[int, int], None]
