@@ -18,7 +18,7 @@ class UserError(Exception):
         remedy: what to do about it, in one sentence.
     """
 
-    exit_code = 2  # bad usage or input (the command line's contract)
+    exit_code = 2  # the command line's contract; 1 is left to defects
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(f"{what} {remedy}")
@@ -27,9 +27,7 @@ class UserError(Exception):
 
 
 class RunFailed(UserError):
-    """The work itself could not be finished (disk full, lock held, ...); finished results are kept."""
-
-    exit_code = 1
+    """The machine, not the input, stands in the way (disk full, run directory locked); finished results are kept."""
 
 
 def nearest(name: str, choices: Iterable[str], n: int = 3) -> list[str]:

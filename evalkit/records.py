@@ -65,7 +65,9 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist.", "Give the directory of a finished run (the --out of a run).") from None
+        raise UserError(
+            f"{path} does not exist.", "Give the directory of a finished run (the --out of a run)."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as e:
         raise UserError(f"{path} cannot be read: {e}.", "Run the scoring command again to write it anew.") from None
     found = record.get("schema") if isinstance(record, dict) else None

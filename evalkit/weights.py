@@ -14,7 +14,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,14 +83,18 @@ class WeightStore:
 
     def path(self, checkpoint: Checkpoint) -> Path:
         """Raises MissingWeights if the file is not there."""
-        path = self.root / checkpoint.file
-        if not path.is_file():
-            raise MissingWeights(
-                f"The checkpoint {checkpoint.file} is not in {self.root}.",
-                f"Run `m4v-eval weights pull {checkpoint.key}`, point --weights or $VBENCH_CACHE_DIR at the folder"
-                " that holds it, or use `--profile lite`, which needs no weights.",
-            )
-        return path
+        if not self.has(checkpoint):
+            raise self.missing([checkpoint])
+        return self.root / checkpoint.file
+
+    def missing(self, checkpoints: Sequence[Checkpoint]) -> MissingWeights:
+        """The error for checkpoints that are not there."""
+        files = ", ".join(c.file for c in checkpoints)
+        return MissingWeights(
+            f"Missing in {self.root}: {files}.",
+            f"Run `m4v-eval weights pull {' '.join(c.key for c in checkpoints)}`, point --weights or $VBENCH_CACHE_DIR"
+            " at the folder that holds them, or use `--profile lite`, which needs no weights.",
+        )
 
     def has(self, checkpoint: Checkpoint) -> bool:
         return (self.root / checkpoint.file).is_file()
@@ -134,7 +138,9 @@ class WeightStore:
                 return dict(torch.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
             loaded = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as e:
-            raise _not_a_checkpoint(checkpoint, path, str(e).strip().splitlines()[0][:160] if str(e) else repr(e)) from e
+            raise _not_a_checkpoint(
+                checkpoint, path, str(e).strip().splitlines()[0][:160] if str(e) else repr(e)
+            ) from e
         tensors = _unwrap(loaded)
         if tensors is None:
             raise _not_a_checkpoint(checkpoint, path, "it holds no table of tensors")

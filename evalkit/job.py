@@ -1,0 +1,74 @@
+"""One scoring job: what was asked for, and what was found before it is summarised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalkit.backbones.base import Runtime
+from evalkit.matching import Matching
+from evalkit.metrics.base import MetricSpec
+from evalkit.types import Profile, PromptSuite, Sample, Score, VideoInfo
+from evalkit.weights import default_root
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to score and how.
+
+    Args:
+        videos: folder of videos.
+        subset: name or path of the prompt suite.
+        out: run directory; an existing one of the same schema is resumed.
+        profile: `official` networks, or weight-free `lite` stand-ins.
+        dimensions: names; empty for the customised seven (or all that exist, for the full suite).
+        weights: folder of checkpoints in the official layout.
+        trust_archives: open CLIP archives whose sha256 is not the published one.
+        runtime: device, precision and batch of the networks.
+        threads: CPU threads for the networks; None leaves torch's choice.
+        seed: of the bootstrap.
+    """
+
+    videos: Path
+    subset: str
+    out: Path
+    profile: Profile
+    dimensions: tuple[str, ...] = ()
+    weights: Path = field(default_factory=default_root)
+    trust_archives: bool = False
+    runtime: Runtime = field(default_factory=Runtime)
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A matched file with its identity, or the reason why it cannot be read."""
+
+    sample: Sample
+    sha256: str | None
+    info: VideoInfo | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The score of one video in one dimension."""
+
+    video: Video
+    metric: MetricSpec
+    key: str | None
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run found, before it is summarised."""
+
+    suite: PromptSuite
+    matching: Matching
+    metrics: tuple[MetricSpec, ...]
+    weights: Mapping[str, str]
+    results: tuple[Result, ...]
+    interrupted: bool

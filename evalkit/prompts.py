@@ -1,0 +1,168 @@
+"""Prompt suites: the ones that ship, the official one, and the user's own files; and which video belongs to which prompt.
+
+A suite is named on the command line as `custom50` (ships with the package), `full` (read from an installed `vbench`
+package, which is not redistributed here) or a path to a `.txt`, `.jsonl`, `.csv` or `VBench_full_info.json` file.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import UserError, nearest
+from evalkit.resources import resource
+from evalkit.types import Prompt, PromptSuite
+
+OFFICIAL_INFO = "VBench_full_info.json"
+
+
+def shipped() -> dict[str, Path]:
+    """The suites that travel with the package, by name."""
+    return {path.stem: path for path in sorted(resource("prompts").glob("*.jsonl"))}
+
+
+def load_suite(subset: str) -> PromptSuite:
+    """Find and read a suite by name or path.
+
+    Raises:
+        UserError: unknown name, unreadable file, no prompts, duplicate ids or an empty prompt.
+    """
+    if subset in shipped():
+        return read_suite(shipped()[subset], name=subset)
+    if subset == "full":
+        return read_suite(_official_info(), name="full")
+    path = Path(subset)
+    if path.is_file():
+        return read_suite(path)
+    names = [*shipped(), "full"]
+    near = nearest(subset, names)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UserError(
+        f"There is no prompt suite called {subset!r}, and no file of that name.",
+        f"{hint}Choose from {', '.join(names)}, or give a .txt, .jsonl, .csv or {OFFICIAL_INFO} file.",
+    )
+
+
+def read_suite(path: Path, name: str | None = None) -> PromptSuite:
+    """Read a prompt file; the format follows the suffix.
+
+    `.txt`: one prompt a line. `.jsonl`: objects with `text` (or `prompt`, `prompt_en`) and optionally `id`,
+    `dimensions`, `auxiliary`, `source`. `.csv`: the same names as columns.
+    `.json`: the official list of `prompt_en`, `dimension`, `auxiliary_info`.
+
+    Raises:
+        UserError: unreadable file, no prompts, duplicate ids or an empty prompt.
+    """
+    readers = {".txt": _from_txt, ".jsonl": _from_jsonl, ".csv": _from_csv, ".json": _from_official}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path} is not a prompt file.", f"Use one of the formats {', '.join(readers)}.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(
+            f"The prompt file {path} cannot be read: {e}.", "Save it as UTF-8 text and try again."
+        ) from None
+    records, source = reader(text, path)
+    width = max(3, len(str(len(records))))
+    prompts = tuple(_prompt(r, f"{n:0{width}d}", f"{path}, prompt {n}") for n, r in enumerate(records, 1))
+    _check(prompts, path)
+    return PromptSuite(name or path.stem, prompts, source)
+
+
+def _official_info() -> Path:
+    spec = importlib.util.find_spec("vbench")  # located, never imported: its pins break at import time
+    if spec and spec.submodule_search_locations:
+        for folder in spec.submodule_search_locations:
+            if (Path(folder) / OFFICIAL_INFO).is_file():
+                return Path(folder) / OFFICIAL_INFO
+    raise UserError(
+        "The official 946-prompt suite is not part of this package, and no installed `vbench` package was found.",
+        f"Give the path of {OFFICIAL_INFO} as --subset (it is in the vbench wheel: `pip download --no-deps vbench`).",
+    )
+
+
+Records = tuple[list[Mapping[str, Any]], str]
+
+
+def _from_txt(text: str, path: Path) -> Records:
+    return [{"text": line.strip()} for line in text.splitlines() if line.strip()], path.name
+
+
+def _from_jsonl(text: str, path: Path) -> Records:
+    records = []
+    for n, line in enumerate(text.split("\n"), 1):  # not splitlines: a prompt may hold U+2028
+        if line.strip():
+            record = _json(line, f"{path}, line {n}")
+            if not isinstance(record, Mapping):
+                raise UserError(
+                    f"{path}, line {n} is not a JSON object.", 'Write {"id": ..., "text": ...} on each line.'
+                )
+            records.append(record)
+    sources = dict.fromkeys(str(record["source"]) for record in records if record.get("source"))
+    return records, "; ".join(sources) or path.name
+
+
+def _from_csv(text: str, path: Path) -> Records:
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except csv.Error as e:
+        raise UserError(
+            f"The prompt file {path} is not CSV: {e}.", "Write a header line with a column `text`."
+        ) from None
+    return [{k: v for k, v in row.items() if k and v} for row in rows], path.name
+
+
+def _from_official(text: str, path: Path) -> Records:
+    entries = _json(text, str(path))
+    if not isinstance(entries, list) or not all(isinstance(e, Mapping) and "prompt_en" in e for e in entries):
+        raise UserError(f"{path} is not a {OFFICIAL_INFO} list.", "Give the file from the official package.")
+    keys = {"prompt_en": "text", "dimension": "dimensions", "auxiliary_info": "auxiliary"}
+    return [{new: e[old] for old, new in keys.items() if old in e} for e in entries], f"VBench, {path.name}"
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as e:
+        raise UserError(f"{where} is not JSON: {e}.", "Mend the file and try again.") from None
+
+
+def _prompt(record: Mapping[str, Any], default_id: str, where: str) -> Prompt:
+    text = next((str(record[k]).strip() for k in ("text", "prompt", "prompt_en") if record.get(k)), "")
+    if not text:
+        raise UserError(f"{where} has no text.", "Give each prompt a `text` (or `prompt`).")
+    dimensions = record.get("dimensions") or ()
+    if isinstance(dimensions, str):
+        dimensions = [name.strip() for name in dimensions.split(",")]
+    auxiliary = record.get("auxiliary") or {}
+    if not isinstance(auxiliary, Mapping):
+        raise UserError(f"{where}: `auxiliary` is not an object.", 'Write it as {"dimension": {...}}.')
+    return Prompt(str(record.get("id", default_id)).strip(), text, tuple(map(str, dimensions)), dict(auxiliary))
+
+
+def _check(prompts: tuple[Prompt, ...], path: Path) -> None:
+    if not prompts:
+        raise UserError(f"The prompt file {path} holds no prompts.", "Put one prompt on each line.")
+    repeated = [id_ for id_, n in Counter(p.id for p in prompts).items() if n > 1]
+    if repeated:
+        raise UserError(f"{path} gives the id {repeated[0]!r} to several prompts.", "Make the ids unique.")
+
+
+def by_text(prompts: Iterable[Prompt]) -> dict[str, Prompt]:
+    """Prompts by text. The official suite repeats two texts for different dimensions: those become one prompt."""
+    merged: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first = merged.setdefault(prompt.text, prompt)
+        if first is not prompt:
+            dimensions = first.dimensions + tuple(d for d in prompt.dimensions if d not in first.dimensions)
+            everything = first.dimensions and prompt.dimensions
+            auxiliary = {**first.auxiliary, **prompt.auxiliary}
+            merged[prompt.text] = Prompt(first.id, first.text, dimensions if everything else (), auxiliary)
+    return merged

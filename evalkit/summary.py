@@ -1,0 +1,182 @@
+"""From the scores of single videos to the run record: dimension scores with intervals, headline scores, what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from evalkit import provenance
+from evalkit.files import write_atomically
+from evalkit.job import Outcome, Request, Result
+from evalkit.metrics.base import MetricSpec
+from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA
+from evalkit.scoring import lingen_quality6, m4v_avg4, mean7, totals
+from evalkit.stats import bootstrap_mean
+from evalkit.store import content_key
+
+
+def write_run(request: Request, command: Sequence[str], outcome: Outcome) -> None:
+    """Write `results.parquet`, `vbench.json` and, last, `run.json`.
+
+    Raises:
+        RunFailed: the disk is full; scored results are in the journal all the same.
+    """
+    table = results_table(outcome.results)
+    record = _provenance(request, command, outcome)
+    parquet = io.BytesIO()
+    table.to_parquet(parquet, index=False)
+    write_atomically(request.out / "results.parquet", parquet.getvalue())
+    _write_json(request, "vbench.json", summarise(request, outcome, table, record))
+    _write_json(request, "run.json", {"schema": RUN_SCHEMA, **record})
+
+
+def _write_json(request: Request, name: str, record: Mapping[str, Any]) -> None:
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(request.out / name, text.encode())
+
+
+def results_table(results: Sequence[Result]) -> pd.DataFrame:
+    """One row per video and dimension, with the columns of `records.RESULT_COLUMNS`."""
+    return pd.DataFrame([_row(r) for r in results], columns=list(RESULT_COLUMNS)).astype(RESULT_COLUMNS)
+
+
+def _row(result: Result) -> dict[str, Any]:
+    video, score = result.video, result.score
+    prompt = video.sample.prompt
+    info = asdict(video.info) if video.info else {}
+    return {
+        "file": video.sample.file,
+        "prompt_id": prompt.id,
+        "prompt": prompt.text,
+        "seed": video.sample.seed,
+        "video_sha256": video.sha256,
+        **{name: info.get(name) for name in ("width", "height", "n_frames", "fps")},
+        "dimension": result.metric.name,
+        "version": result.metric.version,
+        "value": score.value,
+        "n_terms": score.n_terms,
+        "unscored": score.unscored,
+        "key": result.key,
+    }
+
+
+def summarise(request: Request, outcome: Outcome, table: pd.DataFrame, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The machine-readable result, schema `m4v-eval/vbench/1`; scores are raw fractions, headline scores percent."""
+    dimensions = {m.name: dimension_score(m, table, request.seed) for m in outcome.metrics}
+    matching = outcome.matching
+    return {
+        "schema": VBENCH_SCHEMA,
+        "profile": request.profile,
+        "precision": request.runtime.precision,
+        "subset": record["suite"],
+        "dimensions": dimensions,
+        "videos": _videos(outcome.results),
+        "missing_prompts": [{"id": p.id, "text": p.text} for p in matching.missing],
+        "unmatched_files": [asdict(u) for u in matching.unmatched],
+        "interrupted": outcome.interrupted,
+        "aggregate": _aggregate({name: d["score"] for name, d in dimensions.items()}, request.profile == "lite"),
+        "provenance": record,
+    }
+
+
+def dimension_score(metric: MetricSpec, table: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """A dimension's score pooled as the official package does on one GPU, and its interval over prompts."""
+    rows = table[table["dimension"] == metric.name]
+    scored = rows[rows["value"].notna()]
+    summary: dict[str, Any] = {"score": None, "n": len(scored), "unscored": len(rows) - len(scored), "ci95": None}
+    if len(scored):
+        interval = bootstrap_mean(
+            scored["value"].to_numpy(dtype=float),
+            scored["prompt_id"].to_numpy(dtype=str),
+            weights=scored["n_terms"].to_numpy(dtype=float) if metric.pooling == "frames" else None,
+            seed=seed,
+        )
+        summary["score"] = interval.estimate
+        if interval.low is not None:
+            summary["ci95"] = [interval.low, interval.high]
+    return summary | {
+        "higher_is_better": metric.higher_is_better,
+        "title": metric.title,
+        "summary": metric.summary,
+        "version": metric.version,
+        "quirks": list(metric.quirks),
+    }
+
+
+def _videos(results: Sequence[Result]) -> list[dict[str, Any]]:
+    videos: dict[str, dict[str, Any]] = {}
+    for result in results:
+        sample = result.video.sample
+        video = videos.setdefault(
+            sample.file,
+            {
+                "file": sample.file,
+                "prompt_id": sample.prompt.id,
+                "prompt": sample.prompt.text,
+                "seed": sample.seed,
+                "sha256": result.video.sha256,
+                "scores": {},
+                "unscored": {},
+            },
+        )
+        if result.score.value is not None:
+            video["scores"][result.metric.name] = result.score.value
+        else:
+            video["unscored"][result.metric.name] = result.score.unscored
+    return list(videos.values())
+
+
+def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]:
+    """Headline scores; stand-ins never get one of VBench's names."""
+    scored = {name: score for name, score in scores.items() if score is not None}
+    coverage = {"scored": list(scored), "missing": [name for name in scores if name not in scored]}
+    if lite:
+        stand_ins = {name.removeprefix("lite/"): score for name, score in scored.items()}
+        return {"lite/mean7": mean7(stand_ins), "coverage": coverage}
+    headline = totals(scored)
+    return {
+        "quality": headline.quality,
+        "semantic": headline.semantic,
+        "total": headline.total,
+        "mean7": mean7(scored),
+        "m4v_avg4": m4v_avg4(scored),
+        "lingen_quality6": lingen_quality6(scored),
+        "coverage": asdict(headline.coverage)
+        if hasattr(headline.coverage, "__dataclass_fields__")
+        else headline.coverage,
+    }
+
+
+def _provenance(request: Request, command: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+    suite = outcome.suite
+    runtime = request.runtime
+    config = {
+        "subset": request.subset,
+        "dimensions": [m.name for m in outcome.metrics],
+        "profile": request.profile,
+        "seed": request.seed,
+        **asdict(runtime),
+        "threads": request.threads,
+    }
+    return {
+        "command": list(command),
+        "finished": datetime.now(UTC).isoformat("T", "seconds"),
+        "videos_dir": str(request.videos.resolve()),
+        "config": config,
+        "config_sha256": content_key(**config),
+        "suite": {"name": suite.name, "sha256": suite.sha256, "n_prompts": len(suite.prompts), "source": suite.source},
+        "profile": request.profile,
+        "precision": runtime.precision,
+        "weights": dict(outcome.weights),
+        "seed": request.seed,
+        "git": provenance.git(),
+        "packages": provenance.packages(),
+        "hardware": provenance.hardware(runtime.device),
+        "stages": {"score": "interrupted" if outcome.interrupted else "done"},
+    }
