@@ -1,8 +1,8 @@
 """Which video was generated from which prompt.
 
-`manifest.jsonl` in the folder decides (`{"file", "prompt_id" or "prompt", "seed"}` a line); without one, file names do:
-VBench's `<prompt>-<k>.mp4`, or `<prompt_id>-<seed>.mp4`. File systems cut names at 255 bytes, so a name that holds the
-beginning of exactly one prompt is accepted too. Nothing is guessed: what does not match is listed with its nearest names.
+`manifest.jsonl` in the folder decides (`{"file", "prompt_id" or "prompt", "seed"}` a line); without one, file names
+do: VBench's `<prompt>-<k>.mp4`, or `<prompt_id>-<seed>.mp4`. File systems cut names at 255 bytes, so a name that holds
+the beginning of exactly one prompt is accepted too. What does not match is listed with its nearest names.
 """
 
 from __future__ import annotations
@@ -95,15 +95,19 @@ class _NameIndex:
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
         self.names: dict[str, Prompt] = {}
+        self.hints = 20
         for prompt in prompts:
             self.names[_normal(prompt.text)] = prompt
             self.names[_normal(prompt.id)] = prompt
 
     def match(self, path: Path, file: str) -> Sample | Unmatched:
-        stem = path.stem
-        for name, seed in _readings(stem):
+        for name, seed in _readings(path.stem):
             if prompt := self.names.get(_normal(name)):
                 return Sample(path, file, prompt, seed)
+        return self._by_prefix(path, file)
+
+    def _by_prefix(self, path: Path, file: str) -> Sample | Unmatched:
+        stem = path.stem
         for name, seed in _readings(stem):
             begun = {
                 p.id: p for text, p in self.names.items() if len(name) >= MIN_PREFIX and text.startswith(_normal(name))
@@ -112,7 +116,9 @@ class _NameIndex:
                 return Sample(path, file, next(iter(begun.values())), seed)
             if begun:
                 return Unmatched(file, f"its name begins {len(begun)} prompts alike", tuple(begun)[:3])
-        return Unmatched(file, "its name is no prompt and no prompt id", tuple(nearest(stem, self.names)))
+        self.hints -= 1  # comparing with every prompt is slow: a few examples tell the user enough
+        near = nearest(stem, self.names) if self.hints >= 0 else []
+        return Unmatched(file, "its name is no prompt and no prompt id", tuple(near))
 
 
 def _readings(stem: str) -> list[tuple[str, int | None]]:

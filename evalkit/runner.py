@@ -11,10 +11,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
-from evalkit.backbones.base import Extractor, FeatureSpec, Reader, Runtime
-from evalkit.errors import UserError
+from evalkit.backbones.base import Extractor, FeatureSpec, Reader
+from evalkit.errors import UserError, unknown
 from evalkit.job import Outcome, Request, Result, Video
 from evalkit.matching import match
 from evalkit.metrics import find, registry
@@ -22,6 +22,7 @@ from evalkit.metrics.base import MetricSpec
 from evalkit.posters import PosterReader
 from evalkit.prompts import load_suite
 from evalkit.records import RUN_SCHEMA, RunRecord, load_run, read_json
+from evalkit.scoring import CUSTOM7
 from evalkit.store import Journal, content_key, only_writer
 from evalkit.summary import write_run
 from evalkit.types import Array, Clip, Frames, Precision, Profile, PromptSuite, Sample, Score, VideoInfo
@@ -30,17 +31,6 @@ from evalkit.weights import WeightStore, hash_file
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-CUSTOMISED = (
-    "subject_consistency",
-    "background_consistency",
-    "temporal_flickering",
-    "motion_smoothness",
-    "aesthetic_quality",
-    "imaging_quality",
-    "overall_consistency",
-)
-"""The dimensions of the customised VBench (M4V slides, ablation table), scored unless others are asked for."""
 
 
 class Progress(Protocol):
@@ -102,7 +92,7 @@ def choose_metrics(names: Iterable[str], suite: PromptSuite, profile: Profile) -
     known = registry(profile)
     wanted = {find(name, profile).name for name in names}
     if not wanted:
-        wanted = {m.name for m in known.values() if suite.name == "full" or m.dimension in CUSTOMISED}
+        wanted = {m.name for m in known.values() if suite.name == "full" or m.dimension in CUSTOM7}
     return tuple(metric for name, metric in known.items() if name in wanted)
 
 
@@ -230,6 +220,8 @@ class _Scoring:
         extractors = {}
         for name, feature in features.items():
             extractors[name] = feature.load(self.store, self.request.runtime)
+            if not self.store.trust_archives:
+                self.store.vouch(feature.checkpoints)
             self.progress.advance()
         return extractors
 
@@ -345,7 +337,35 @@ def resolve_profile(profile: Profile | None, weights: Path, dimensions: Iterable
 
 def parse_precision(name: str) -> Precision:
     """Raises UserError unless `name` is a precision."""
-    match_ = {"fp32": "fp32", "bf16": "bf16", "fp16": "fp16"}.get(name)
-    if match_ is None:
-        raise UserError(f"There is no precision called {name!r}.", "Choose from: fp32, bf16, fp16.")
-    return match_  # type: ignore[return-value]
+    return _one_of("precision", name, get_args(Precision))  # type: ignore[return-value]
+
+
+def parse_profile(name: str | None) -> Profile | None:
+    """Raises UserError unless `name` is a profile or None."""
+    return name and _one_of("profile", name, get_args(Profile))  # type: ignore[return-value]
+
+
+def _one_of(kind: str, name: str, choices: Sequence[str]) -> str:
+    if name not in choices:
+        raise unknown(kind, name, choices)
+    return name
+
+
+def resolve_device(name: str) -> str:
+    """Turn `auto` into the best device there is, and check any other.
+
+    Raises:
+        UserError: no such device on this machine.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as e:
+        why = str(e).strip().splitlines()[0]
+        raise UserError(
+            f"The device {name!r} cannot be used: {why}.", "Use --device cpu, or run `m4v-eval doctor`."
+        ) from None
+    return name

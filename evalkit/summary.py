@@ -1,4 +1,4 @@
-"""From the scores of single videos to the run record: dimension scores with intervals, headline scores, what is missing."""
+"""From the scores of single videos to the run record: dimensions with intervals, headline scores, what is missing."""
 
 from __future__ import annotations
 
@@ -135,10 +135,10 @@ def _videos(results: Sequence[Result]) -> list[dict[str, Any]]:
 def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]:
     """Headline scores; stand-ins never get one of VBench's names."""
     scored = {name: score for name, score in scores.items() if score is not None}
-    coverage = {"scored": list(scored), "missing": [name for name in scores if name not in scored]}
     if lite:
         stand_ins = {name.removeprefix("lite/"): score for name, score in scored.items()}
-        return {"lite/mean7": mean7(stand_ins), "coverage": coverage}
+        missing = [name for name in scores if name not in scored]
+        return {"lite/mean7": mean7(stand_ins), "coverage": {"scored": list(scored), "missing": missing}}
     headline = totals(scored)
     return {
         "quality": headline.quality,
@@ -147,9 +147,7 @@ def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]
         "mean7": mean7(scored),
         "m4v_avg4": m4v_avg4(scored),
         "lingen_quality6": lingen_quality6(scored),
-        "coverage": asdict(headline.coverage)
-        if hasattr(headline.coverage, "__dataclass_fields__")
-        else headline.coverage,
+        "coverage": {"scored": list(headline.scored), "missing": list(headline.missing)},
     }
 
 

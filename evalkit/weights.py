@@ -9,12 +9,14 @@ archives, which can run code; they are opened only if their sha256 is the publis
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import pickle
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,6 +101,25 @@ class WeightStore:
     def has(self, checkpoint: Checkpoint) -> bool:
         return (self.root / checkpoint.file).is_file()
 
+    def recorded(self, checkpoint: Checkpoint) -> str | None:
+        """The sha256 of the file that first fitted its network here, for publishers who give none."""
+        entry = self._ledger().get(checkpoint.file, {})
+        return str(entry["sha256"]) if entry.get("verified") else None
+
+    def vouch(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Record that these files fit their networks; from now on other files in their place are refused."""
+        ledger = self._ledger()
+        for checkpoint in checkpoints:
+            if checkpoint.file in ledger:
+                ledger[checkpoint.file]["verified"] = True
+        self._write(ledger)
+
+    def forget(self, checkpoint: Checkpoint) -> None:
+        """Drop the record of a file that was fetched anew."""
+        ledger = self._ledger()
+        if ledger.pop(checkpoint.file, None):
+            self._write(ledger)
+
     def sha256(self, checkpoint: Checkpoint) -> str:
         """The file's sha256; computed once and remembered until the file's size or mtime changes.
 
@@ -110,8 +131,9 @@ class WeightStore:
         stamp = [path.stat().st_size, path.stat().st_mtime_ns]
         ledger = self._ledger()
         entry = ledger.get(checkpoint.file, {})
-        digest: str = entry["sha256"] if entry.get("stamp") == stamp else hash_file(path)
-        expected = checkpoint.sha256 or entry.get("sha256")
+        known = entry.get("stamp") == stamp
+        digest: str = entry["sha256"] if known else hash_file(path)
+        expected = checkpoint.sha256 or self.recorded(checkpoint)
         if expected and digest != expected and not self.trust_archives:
             vouched = "its publisher gives" if checkpoint.sha256 else f"an earlier use recorded in {LEDGER}"
             raise UserError(
@@ -119,8 +141,8 @@ class WeightStore:
                 f"Fetch it again with `m4v-eval weights pull {checkpoint.key} --force`, or pass --trust-weights if you"
                 " mean to use this file.",
             )
-        if entry.get("stamp") != stamp:
-            self._record(checkpoint, digest, stamp)
+        if not known:
+            self._write(ledger | {checkpoint.file: {"sha256": digest, "stamp": stamp}})
         return digest
 
     def state_dict(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -134,9 +156,10 @@ class WeightStore:
         self.sha256(checkpoint)
         path = self.path(checkpoint)
         try:
-            if checkpoint.archive and _is_torchscript(path):
-                return dict(torch.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # what matters is raised below, with a remedy
+                if checkpoint.archive and _is_torchscript(path):
+                    return dict(torch.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as e:
             raise _not_a_checkpoint(
                 checkpoint, path, str(e).strip().splitlines()[0][:160] if str(e) else repr(e)
@@ -153,12 +176,9 @@ class WeightStore:
             return {}
         return ledger if isinstance(ledger, dict) else {}
 
-    def _record(self, checkpoint: Checkpoint, digest: str, stamp: list[int]) -> None:
-        ledger = self._ledger() | {checkpoint.file: {"sha256": digest, "stamp": stamp}}
-        try:
+    def _write(self, ledger: Mapping[str, Any]) -> None:
+        with contextlib.suppress(RunFailed):  # a read-only cache is fine: the hash is computed again next time
             write_atomically(self.root / LEDGER, json.dumps(ledger, indent=1, sort_keys=True).encode())
-        except (OSError, RunFailed):
-            pass  # a read-only cache is fine: the hash is computed again next time
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -209,6 +229,3 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], checkpoint: Ch
         )
     module.load_state_dict(dict(tensors), strict=True)
     module.eval().requires_grad_(False)
-
-
-Progress = Callable[[int, int], None]

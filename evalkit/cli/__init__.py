@@ -35,8 +35,10 @@ def build_app() -> typer.Typer:
         epilog="Start with [bold]m4v-eval doctor[/bold], then [bold]m4v-eval vbench --subset custom50"
         " --videos DIR[/bold] and open the report it names.",
     )
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        importlib.import_module(f"{__name__}.{module.name}").register(app)
+    for info in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        module = importlib.import_module(f"{__name__}.{info.name}")
+        if hasattr(module, "register"):
+            module.register(app)
     return app
 
 

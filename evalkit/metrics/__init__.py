@@ -9,27 +9,11 @@ from types import ModuleType
 
 from evalkit.errors import unknown
 from evalkit.metrics.base import MetricSpec
+from evalkit.scoring import BOUNDS
 from evalkit.types import Profile
 
-# Tables and plots list the dimensions in the order of the VBench paper; stand-ins follow their originals.
-DIMENSIONS = (
-    "subject_consistency",
-    "background_consistency",
-    "temporal_flickering",
-    "motion_smoothness",
-    "dynamic_degree",
-    "aesthetic_quality",
-    "imaging_quality",
-    "object_class",
-    "multiple_objects",
-    "human_action",
-    "color",
-    "spatial_relationship",
-    "scene",
-    "appearance_style",
-    "temporal_style",
-    "overall_consistency",
-)
+DIMENSIONS = tuple(BOUNDS)
+"""The order of tables and plots, that of the VBench paper; stand-ins follow their originals."""
 
 
 def _metrics_in(package: ModuleType) -> list[MetricSpec]:

@@ -1,0 +1,56 @@
+# `make install` once; `make demo` and `make test` install by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install demo test test-slow lint format parity bench clean help
+
+help:
+	@echo "make install    create $(VENV) with the m4v-eval command"
+	@echo "make demo       score a few clips without any weights and write a report (under 3 minutes)"
+	@echo "make test       lint, type-check and test (under 15 minutes on 2 cores)"
+	@echo "make test-slow  the full-size networks against golden figures of the official package"
+	@echo "make parity     build the official package beside this one and compare live (about 10 GB of disk)"
+	@echo "make bench      speed and memory against the official package (needs make parity first)"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "m4v-eval needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: try make install PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	@$(BIN)/m4v-eval demo-clips demo/clips
+	@$(BIN)/m4v-eval vbench --subset demo/clips/prompts.jsonl --videos demo/clips --profile lite --out demo/run --json demo/vbench.json
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+BROWSER := $(shell command -v chromium >/dev/null && command -v chromedriver >/dev/null && echo yes)
+ifeq ($(BROWSER),yes)
+FAST := not slow
+else
+FAST := not slow and not browser
+endif
+
+test: lint
+ifneq ($(BROWSER),yes)
+	@echo "No chromium and chromedriver here: the browser tests are left out (Debian: apt-get install chromium chromium-driver)."
+endif
+	$(BIN)/pytest -n 2 -m '$(FAST)'
+
+test-slow: install
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf $(VENV) demo runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

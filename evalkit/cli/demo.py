@@ -1,0 +1,25 @@
+"""`m4v-eval demo-clips`: a few clips to try the tool on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evalkit import cli
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo-clips")(demo_clips)
+
+
+def demo_clips(folder: Annotated[Path, typer.Argument(help="Where the clips go.")] = Path("demo/clips")) -> None:
+    """Write a few short clips (a camera moving over photographs) with their prompts, to try `vbench` on.
+
+    Then: [bold]m4v-eval vbench --subset demo/clips/prompts.jsonl --videos demo/clips --profile lite[/bold]
+    """
+    from evalkit.demo import make_clips
+
+    make_clips(folder)
+    cli.out.print(f"Clips and prompts: {folder}", soft_wrap=True, highlight=False)

@@ -1,0 +1,93 @@
+"""The scores of a run as a table for the terminal, and what to know about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from evalkit.records import RunRecord
+
+AGGREGATES = {
+    "quality": "Quality (7 dimensions)",
+    "semantic": "Semantic (9 dimensions)",
+    "total": "Total (16 dimensions)",
+    "mean7": "Mean of the customised seven",
+    "m4v_avg4": "M4V's four-dimension average",
+    "lingen_quality6": "LinGen's six-dimension quality",
+    "lite/mean7": "Mean of the seven stand-ins (not VBench)",
+}
+
+
+def scores(record: RunRecord) -> Table:
+    """Dimensions with intervals, then headline scores."""
+    summary = record.summary
+    lite = summary["profile"] == "lite"
+    title = f"{summary['subset']['name']} · " + ("lite stand-ins, not VBench scores" if lite else "VBench")
+    if summary["precision"] != "fp32" and not lite:
+        title += f" · {summary['precision']}, not the official precision"
+    table = Table(title=title, title_justify="left")
+    table.add_column("dimension")
+    table.add_column("score %", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("videos", justify="right")
+    table.add_column("not scored", justify="right")
+    for name, dimension in summary["dimensions"].items():
+        unscored = dimension["unscored"]
+        table.add_row(
+            name,
+            _percent(dimension["score"]),
+            _interval(dimension["ci95"]),
+            str(dimension["n"]),
+            f"[bold yellow]{unscored}[/bold yellow]" if unscored else "0",
+        )
+    table.add_section()
+    for name, title in AGGREGATES.items():
+        if name in summary["aggregate"]:
+            value = summary["aggregate"][name]
+            table.add_row(title, "needs more dimensions" if value is None else f"{value:.2f}", "", "", "")
+    return table
+
+
+def notes(record: RunRecord) -> Iterator[str]:
+    """What was not scored and why, one line a reason."""
+    summary = record.summary
+    reasons: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for video in summary["videos"]:
+        for reason in set(video["unscored"].values()):
+            reasons[reason] += 1
+            examples.setdefault(reason, video["file"])
+    for reason, n in reasons.most_common():
+        videos = f"{n} video{'s' * (n > 1)}"
+        yield f"[yellow]not scored:[/yellow] {videos}, {escape(reason)} (such as {escape(_short(examples[reason]))})"
+    if missing := summary["missing_prompts"]:
+        ids = ", ".join(escape(p["id"]) for p in missing[:5]) + (", ..." if len(missing) > 5 else "")
+        yield f"[yellow]no video:[/yellow] {len(missing)} of {summary['subset']['n_prompts']} prompts ({ids})"
+    for unmatched in summary["unmatched_files"][:5]:
+        near = f"; nearest: {escape(_short(unmatched['nearest'][0]))}" if unmatched["nearest"] else ""
+        yield f"[yellow]not matched:[/yellow] {escape(_short(unmatched['file']))}, {escape(unmatched['reason'])}{near}"
+    if (more := len(summary["unmatched_files"]) - 5) > 0:
+        yield f"[yellow]not matched:[/yellow] {more} more; the report lists them all"
+
+
+def incomplete(record: RunRecord) -> bool:
+    """Whether anything could not be scored."""
+    summary = record.summary
+    unscored = any(video["unscored"] for video in summary["videos"])
+    return bool(unscored or summary["missing_prompts"] or summary["unmatched_files"])
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _interval(bounds: list[Any] | None) -> str:
+    return "unknown (1 prompt)" if bounds is None else f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}"
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

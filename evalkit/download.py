@@ -1,0 +1,85 @@
+"""Fetching a checkpoint: resumable, verified, never half a file under its final name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from evalkit.errors import RunFailed, UserError
+from evalkit.weights import Checkpoint, hash_file
+
+OFFLINE = "M4V_EVAL_OFFLINE"
+"""Set to 1 to forbid every download."""
+
+
+def fetch(
+    checkpoint: Checkpoint, root: Path, progress: Callable[[int, int], None], client: httpx.Client | None = None
+) -> Path:
+    """Download a checkpoint into `root`, going on where an earlier attempt stopped.
+
+    Args:
+        checkpoint: what to fetch.
+        root: cache folder in the official layout.
+        progress: called with the bytes on disk and the total (0 if the server does not say).
+        client: the HTTP client to use; a new one by default.
+
+    Raises:
+        UserError: offline mode, or the file is not the one its publisher vouches for.
+        RunFailed: the network or the disk failed; what arrived is kept for the next attempt.
+    """
+    if os.environ.get(OFFLINE, "0") not in ("", "0"):
+        raise UserError(
+            f"${OFFLINE} forbids downloads.",
+            f"Unset it, or copy the file from {checkpoint.url} to {root / checkpoint.file}.",
+        )
+    path = root / checkpoint.file
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with client or httpx.Client(follow_redirects=True, timeout=30) as http:
+            _receive(http, checkpoint.url, part, progress)
+        _verify(checkpoint, part)
+        part.replace(path)
+    except (httpx.HTTPError, httpx.InvalidURL) as e:
+        raise RunFailed(
+            f"Could not download {checkpoint.url}: {e or type(e).__name__}.",
+            f"Check the network and run the command again (it resumes), or copy the file to {path} by hand.",
+        ) from None
+    except OSError as e:
+        raise RunFailed(
+            f"Could not write {part}: {e.strerror or e}.",
+            "Free space or choose another --weights folder, then run again.",
+        ) from None
+    return path
+
+
+def _receive(http: httpx.Client, url: str, part: Path, progress: Callable[[int, int], None]) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with http.stream("GET", url, headers=headers) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # all of it is here already; the checksum decides
+        response.raise_for_status()
+        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+            have = 0  # the server ignores ranges: start over
+        total = have + int(response.headers.get("Content-Length", 0))
+        with part.open("ab" if have else "wb") as file:
+            for block in response.iter_bytes():
+                file.write(block)
+                have += len(block)
+                progress(have, total)
+
+
+def _verify(checkpoint: Checkpoint, part: Path) -> None:
+    if checkpoint.sha256 is None:
+        return
+    digest = hash_file(part)
+    if digest != checkpoint.sha256:
+        part.unlink()
+        raise UserError(
+            f"What {checkpoint.url} sent has sha256 {digest[:12]}..., not {checkpoint.sha256[:12]}... as published.",
+            "Nothing was kept. Try again later; if it persists, the publisher or a proxy changed the file.",
+        )
