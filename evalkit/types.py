@@ -24,6 +24,8 @@ Features = Mapping[str, Array]
 
 Profile = Literal["official", "lite"]
 Precision = Literal["fp32", "bf16", "fp16"]
+PixelReader = Literal["decord", "opencv"]
+"""Whose colour conversion: decord uses the matrix that the file names, OpenCV always BT.601."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,12 @@ class FrameChunk:
 
     start: int
     frames_THWC: Frames
+    opencv_THWC: Frames | None = None
+    """The same frames as OpenCV sees them; None where that makes no difference (no colour matrix but BT.601 named)."""
+
+    def colours(self, reader: PixelReader) -> Frames:
+        """The frames as the official reader of a feature sees them."""
+        return self.frames_THWC if reader == "decord" or self.opencv_THWC is None else self.opencv_THWC
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from evalkit.types import Array, Clip, Frames, Precision
+from evalkit.types import Array, Clip, Frames, PixelReader, Precision
 from evalkit.weights import Checkpoint, WeightStore
 
 
@@ -57,12 +57,14 @@ class FeatureSpec:
         version: raise it whenever the numbers change; it is part of every cache key.
         load: builds the extractor; the only place where weights are read.
         checkpoints: the files `load` reads.
+        pixels: the reader whose colours the official package feeds it (they differ on clips tagged BT.709).
     """
 
     name: str
     version: int
     load: Loader
     checkpoints: tuple[Checkpoint, ...] = ()
+    pixels: PixelReader = "decord"
 
 
 class PerFrame:
