@@ -1,0 +1,129 @@
+"""OpenAI's CLIP: the image towers of ViT-B/32 and ViT-L/14, one feature vector per frame.
+
+Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (arXiv:2103.00020). The network
+is open_clip's; the published files are TorchScript archives of fp16 weights, of which only the tensors are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
+from evalkit.backbones.images import DTYPES, center_crop, resize_short_side, standardize, to_tensor
+from evalkit.backbones.vit import from_open_clip, prepare
+from evalkit.types import Array, Frames
+from evalkit.weights import Checkpoint, WeightStore, load_strict
+
+if TYPE_CHECKING:
+    from open_clip.transformer import VisionTransformer
+
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+SIDE = 224
+HEAD_WIDTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTower:
+    """The shape of a CLIP image tower and the file that holds it."""
+
+    checkpoint: Checkpoint
+    patch: int
+    width: int
+    layers: int
+    output: int
+
+    def build(self) -> VisionTransformer:
+        """The tower with random weights."""
+        from open_clip.transformer import QuickGELU, VisionTransformer
+
+        return VisionTransformer(
+            image_size=SIDE,
+            patch_size=self.patch,
+            width=self.width,
+            layers=self.layers,
+            heads=self.width // HEAD_WIDTH,
+            mlp_ratio=4,
+            output_dim=self.output,
+            act_layer=QuickGELU,
+        )
+
+
+def _published(model: str, sha256: str) -> Checkpoint:
+    return Checkpoint(
+        key=f"clip-{model.lower()}",
+        file=f"clip_model/{model}.pt",
+        url=f"https://openaipublic.azureedge.net/clip/models/{sha256}/{model}.pt",
+        size=0,
+        licence="MIT",
+        source="openai/CLIP",
+        sha256=sha256,
+        archive=True,
+    )
+
+
+B32 = ImageTower(
+    _published("ViT-B-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    patch=32,
+    width=768,
+    layers=12,
+    output=512,
+)
+L14 = ImageTower(
+    _published("ViT-L-14", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    patch=14,
+    width=1024,
+    layers=24,
+    output=768,
+)
+
+
+def preprocess(frames_BHWC: Frames, device: str) -> Tensor:
+    """Frames to `(B, 3, 224, 224)`; bicubic overshoot beyond [0, 255] is kept."""
+    x_BCHW = resize_short_side(to_tensor(frames_BHWC, device), SIDE, "bicubic")
+    return standardize(center_crop(x_BCHW, SIDE), MEAN, STD)
+
+
+class ClipEmbed:
+    """Frames `(B, H, W, 3)` to unit vectors `(B, D)`, float32."""
+
+    def __init__(self, network: VisionTransformer, runtime: Runtime) -> None:
+        self.network = network
+        self.runtime = runtime
+        prepare(network, network.transformer.resblocks, from_open_clip, runtime)
+
+    def __call__(self, frames_BHWC: Frames) -> Array:
+        features: Array = self.embed(frames_BHWC).cpu().numpy()
+        return features
+
+    @torch.inference_mode()
+    def embed(self, frames_BHWC: Frames) -> Tensor:
+        """As calling, but the features stay on the device."""
+        x_BCHW = preprocess(frames_BHWC, self.runtime.device).to(DTYPES[self.runtime.precision])
+        return F.normalize(self.network(x_BCHW).float(), dim=-1)
+
+
+def load_images(tower: ImageTower, store: WeightStore, runtime: Runtime) -> ClipEmbed:
+    """Build an image tower from its official checkpoint.
+
+    Raises:
+        UserError: the checkpoint is missing, untrusted, or another model's.
+    """
+    network = tower.build()
+    tensors = store.state_dict(tower.checkpoint)
+    images = {key.removeprefix("visual."): value for key, value in tensors.items() if key.startswith("visual.")}
+    load_strict(network, images, tower.checkpoint)
+    return ClipEmbed(network, runtime)
+
+
+def load(tower: ImageTower, store: WeightStore, runtime: Runtime) -> Extractor:
+    """The per-frame extractor of an image tower."""
+    return PerFrame(load_images(tower, store, runtime), runtime.batch)
+
+
+CLIP_B32 = FeatureSpec(name="clip_b32", version=1, load=partial(load, B32), checkpoints=(B32.checkpoint,))

@@ -1,0 +1,45 @@
+"""From decoded frames to a network's input: the official package's tensor preprocessing, step by step.
+
+torchvision's size and crop rounding rules are kept; its own `resize` is not used because its uint8 kernels round
+differently from one version to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from evalkit.types import Frames, Precision
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def to_tensor(frames_BHWC: Frames, device: str) -> Tensor:
+    """Return frames as float32 in [0, 255], `(B, 3, H, W)`, contiguous."""
+    return torch.tensor(frames_BHWC, device=device).permute(0, 3, 1, 2).float().contiguous()
+
+
+def resize_short_side(x_BCHW: Tensor, size: int, mode: Literal["bilinear", "bicubic"]) -> Tensor:
+    """Scale to a shorter side of `size` pixels, without antialiasing; the longer side is rounded down."""
+    height, width = x_BCHW.shape[-2:]
+    longer = int(size * max(height, width) / min(height, width))
+    target = (size, longer) if height <= width else (longer, size)
+    if target == (height, width):
+        return x_BCHW
+    return F.interpolate(x_BCHW, size=target, mode=mode, align_corners=False)
+
+
+def center_crop(x_BCHW: Tensor, size: int) -> Tensor:
+    """Cut the central `size` x `size` pixels; half a pixel is rounded to even, as in torchvision."""
+    top, left = (round((side - size) / 2) for side in x_BCHW.shape[-2:])
+    return x_BCHW[..., top : top + size, left : left + size]
+
+
+def standardize(x_BCHW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Map [0, 255] to zero mean and unit variance per channel; `mean` and `std` refer to [0, 1]."""
+    mean_C11, std_C11 = (torch.tensor(v, device=x_BCHW.device)[:, None, None] for v in (mean, std))
+    return (x_BCHW / 255).sub_(mean_C11).div_(std_C11)
