@@ -1,0 +1,27 @@
+"""`m4v-eval report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evalkit.cli import err, out
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def report(
+        runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of finished runs.")],
+        file: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to write the page.")],
+    ) -> None:
+        """Write one self-contained HTML page; several runs are shown side by side."""
+        from evalkit.records import load_run
+        from evalkit.report import render
+
+        err.print(f"reading {len(runs)} run{'s' if len(runs) > 1 else ''}")
+        render([load_run(path) for path in runs], file)
+        out.print(str(file), soft_wrap=True, highlight=False)

@@ -1,0 +1,215 @@
+"""The page: finds its sections, fills its templates, and locks itself with a content security policy."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from evalkit.errors import UserError
+from evalkit.files import write_atomically
+from evalkit.records import RunRecord
+from evalkit.report import format as formats
+from evalkit.report.media import Media, gather
+from evalkit.report.view import ShownRun, Video, all_dimensions, extremes, list_videos
+from evalkit.resources import resource
+
+N_EXTREMES = 3
+"""Best and worst videos shown per dimension; their clips are embedded before all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of the page.
+
+    Args:
+        title: its heading and its entry in the list of contents; the header has none.
+        order: where it stands, ascending.
+        body: makes its markup from the page's runs; None leaves the section out.
+    """
+
+    title: str
+    order: int
+    body: Callable[[Page], Markup | None]
+
+    @property
+    def anchor(self) -> str:
+        return self.title.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a section can see: the runs, their videos and media, and the templates."""
+
+    runs: tuple[ShownRun, ...]
+    videos: tuple[Video, ...]
+    path: Path
+
+    @property
+    def lite(self) -> bool:
+        return self.runs[0].lite
+
+    @cached_property
+    def dimensions(self) -> tuple[str, ...]:
+        return all_dimensions(self.runs)
+
+    @cached_property
+    def same_suite(self) -> bool:
+        """Whether all runs answered the same prompts; otherwise their numbers cannot be compared."""
+        return len({run.summary["subset"]["sha256"] for run in self.runs}) == 1
+
+    @cached_property
+    def media(self) -> Media:
+        wanted = [
+            video
+            for dimension in self.dimensions
+            for run in self.runs
+            if dimension in run.dimensions
+            for end in extremes(self.videos, run, dimension, N_EXTREMES)
+            for video in end
+        ]
+        return gather(self.runs, [*wanted, *self.videos], self.path)
+
+    def fill(self, template: str, **values: Any) -> Markup:
+        """Render a template of `reports/templates/`; every value is escaped unless it is Markup."""
+        return Markup(_templates().get_template(template).render(page=self, **values))
+
+
+@cache
+def _templates() -> Environment:
+    folder = FileSystemLoader(resource("reports") / "templates")
+    environment = Environment(
+        loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        percent=formats.percent,
+        points=formats.points,
+        counted=formats.count,
+        title_of=formats.title,
+        moment=formats.moment,
+    )
+    return environment
+
+
+def _load(file: Path) -> ModuleType:
+    """Import a section by path: `reports/` is data, not a package."""
+    name = f"evalkit_report_section_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses of a section look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def sections() -> tuple[Section, ...]:
+    """The sections of `reports/sections/`, in order.
+
+    Raises:
+        RuntimeError: a file there has no `SECTION`.
+    """
+    found = []
+    for file in sorted((resource("reports") / "sections").glob("*.py")):
+        section = getattr(_load(file), "SECTION", None)
+        if not isinstance(section, Section):
+            raise RuntimeError(f"{file} holds no SECTION")
+        found.append(section)
+    return tuple(sorted(found, key=lambda section: section.order))
+
+
+def compose(runs: Sequence[RunRecord], path: Path) -> str:
+    """Return the HTML of the page that will be written to `path` (links are relative to it).
+
+    Raises:
+        UserError: no run, or runs of different profiles.
+    """
+    page = _page(runs, path)
+    filled = [(section, section.body(page)) for section in sections()]
+    shown = [(section, body) for section, body in filled if body is not None]
+    style, script = (_inline(name) for name in ("page.css", "page.js"))
+    return str(
+        page.fill(
+            "page.html", sections=shown, style=style, script=script, policy=_policy(style, script), data=_data(page)
+        )
+    )
+
+
+def render(runs: Sequence[RunRecord], out: Path) -> None:
+    """Write the page of one run, or of several side by side, as one HTML file.
+
+    The same run directories give the same bytes.
+
+    Raises:
+        UserError: no run, or runs of different profiles.
+        RunFailed: the file cannot be written.
+    """
+    write_atomically(out, compose(runs, out).encode("utf-8", "replace"))
+
+
+def _page(runs: Sequence[RunRecord], path: Path) -> Page:
+    if not runs:
+        raise UserError("There is no run to report.", "Give the directory of at least one finished run.")
+    profiles = {run.summary["profile"] for run in runs}
+    if len(profiles) > 1:
+        raise UserError(
+            "Runs of the official and of the lite profile cannot share a page: lite numbers are not VBench scores.",
+            "Make one page for each profile.",
+        )
+    shown = tuple(ShownRun(index, run) for index, run in enumerate(runs))
+    return Page(shown, list_videos(shown), path)
+
+
+def _inline(name: str) -> Markup:
+    """A style sheet or script of ours, verbatim: its hash must match the policy."""
+    return Markup((resource("reports") / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing runs, loads or leaves but our own style and script, embedded media, and files beside the page."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"style-src '{_sha256(style)}'",
+            f"script-src '{_sha256(script)}'",
+            "img-src data: 'self' file:",
+            "media-src data: 'self' file:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _sha256(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _data(page: Page) -> dict[str, Any]:
+    """What the script shows: prompts once each, a row per video, scores in percent."""
+    prompts = list(dict.fromkeys((video.prompt_id, video.prompt) for video in page.videos))
+    place = {prompt: index for index, prompt in enumerate(prompts)}
+    return {
+        "runs": [{"label": run.label, "name": run.name, "series": run.series} for run in page.runs],
+        "dimensions": [formats.title(name) for name in page.dimensions],
+        "prompts": prompts,
+        "videos": [_row(page, video, place[video.prompt_id, video.prompt]) for video in page.videos],
+        "posters": page.media.posters,
+        "clips": {name: [clip.src, clip.type] for name, clip in page.media.clips.items()},
+    }
+
+
+def _row(page: Page, video: Video, prompt: int) -> list[Any]:
+    scores = [None if (value := video.scores.get(name)) is None else round(100 * value, 4) for name in page.dimensions]
+    reasons = {place: video.unscored[name] for place, name in enumerate(page.dimensions) if name in video.unscored}
+    return [video.run, video.file, prompt, video.seed, video.media, video.facts, scores, reasons]
