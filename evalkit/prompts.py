@@ -1,4 +1,4 @@
-"""Prompt suites: the ones that ship, the official one, and the user's own files; and which video belongs to which prompt.
+"""Prompt suites: the ones that ship, the official one, and the user's own files.
 
 A suite is named on the command line as `custom50` (ships with the package), `full` (read from an installed `vbench`
 package, which is not redistributed here) or a path to a `.txt`, `.jsonl`, `.csv` or `VBench_full_info.json` file.
