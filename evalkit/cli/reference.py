@@ -125,31 +125,34 @@ def audit(json: Annotated[Path | None, typer.Option(help="Also write every check
     """
     import json as json_format
 
+    from rich.padding import Padding
+
     from evalkit.audit import TOLERANCE_RULE
     from evalkit.audit import audit as run_audit
     from evalkit.files import write_atomically
 
     result = run_audit()
-    for line in _findings(result):
-        out.print(line, highlight=False)
+    for indent, line in _findings(result):
+        out.print(Padding(line, (0, 0, 0, indent)), highlight=False)
     out.print(_counts(result))
     out.print(TOLERANCE_RULE, style="dim", highlight=False)
     if json:
         write_atomically(json, (json_format.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _findings(result: Audit) -> Iterator[str]:
+def _findings(result: Audit) -> Iterator[tuple[int, str]]:
+    """Lines with their indentation; rows with the same diagnosis share it."""
     from rich.markup import escape
 
     for (table, source, diagnosis), group in groupby(
         result.contradictions, key=lambda check: (check.table, check.source, check.diagnosis)
     ):
-        yield f"[bold]{table}[/bold] [dim]{escape(source)}[/dim]"
-        yield from (f"  {_contradiction(check)}" for check in group)
-        yield from (f"    - {escape(line)}" for line in diagnosis)
+        yield 0, f"[bold]{table}[/bold] [dim]{escape(source)}[/dim]"
+        yield from ((2, _contradiction(check)) for check in group)
+        yield from ((4, f"- {escape(line)}") for line in diagnosis)
     for observation in result.observations:
-        yield f"[bold]{observation.table}[/bold]"
-        yield f"  {escape(observation.text)}"
+        yield 0, f"[bold]{observation.table}[/bold]"
+        yield 2, escape(observation.text)
 
 
 def _contradiction(check: Check) -> str:
