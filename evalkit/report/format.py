@@ -17,6 +17,11 @@ def points(value: float | None) -> str:
     return NO_VALUE if value is None else f"{value:.2f}"
 
 
+def change(fraction: float | None) -> str:
+    """A difference of raw fractions in percentage points, signed."""
+    return NO_VALUE if fraction is None else f"{100 * fraction:+.2f}".replace("-", "−")
+
+
 def count(n: int, noun: str, plural: str | None = None) -> str:
     """`1 video`, `2 videos`, `1,000 videos`."""
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

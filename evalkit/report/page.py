@@ -94,6 +94,7 @@ def _templates() -> Environment:
     environment.filters.update(
         percent=formats.percent,
         points=formats.points,
+        change=formats.change,
         counted=formats.count,
         title_of=formats.title,
         moment=formats.moment,

@@ -62,7 +62,8 @@ def markup(figure: Figure, label: str, css_class: str = "") -> Markup:
     with rc_context({**_SETTINGS, "svg.hashsalt": label}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = ElementTree.fromstring(buffer.getvalue())
-    used = {value.rpartition("#")[2].rstrip(")") for element in drawn.iter() for value in element.attrib.values()}
+    values = [value for element in drawn.iter() for value in element.attrib.values()]
+    used = {value.rpartition("#")[2].rstrip(")") for value in values if "#" in value}
     for element in drawn.iter():
         _make_inline(element, used)
     for name in ("metadata", "defs/style"):

@@ -25,7 +25,11 @@ def body(page: Page) -> Markup:
     rows = [(key, *AGGREGATES.get(key, (key, ""))) for key in ordered]
     found = {name: run.dimensions[name] for name in page.dimensions for run in page.runs if name in run.dimensions}
     explained = [(name, entry) for name, entry in found.items() if entry.get("summary")]
-    return page.fill("summary.html", aggregates=rows, explained=explained)
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for run in page.runs:
+        lacking.setdefault(tuple(run.summary["aggregate"]["coverage"]["missing"]), []).append(run.label)
+    lacking.pop((), None)
+    return page.fill("summary.html", aggregates=rows, explained=explained, lacking=lacking)
 
 
 SECTION = Section("Summary", 10, body)
