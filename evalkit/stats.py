@@ -126,12 +126,13 @@ def bootstrap_mean(
 
 
 def _cluster_sums(x_N: FloatArray, w_N: FloatArray, clusters: list[Hashable]) -> tuple[FloatArray, FloatArray]:
-    """Sum of w x and of w in each cluster, in an order that does not depend on the order of the values."""
+    """Sum of w x and of w in each cluster; order and rounding do not depend on the order of the values."""
     index = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
     labels_N = np.array([index[cluster] for cluster in clusters], dtype=np.intp)
+    order_N = np.lexsort((w_N, x_N))
     sums_K, weights_K = np.zeros(len(index)), np.zeros(len(index))
-    np.add.at(sums_K, labels_N, w_N * x_N)
-    np.add.at(weights_K, labels_N, w_N)
+    np.add.at(sums_K, labels_N[order_N], (w_N * x_N)[order_N])
+    np.add.at(weights_K, labels_N[order_N], w_N[order_N])
     # A seeded resample picks clusters by position: sorting makes it depend on what the clusters are, not on file order.
     order_K = np.lexsort((weights_K, sums_K / weights_K))
     return sums_K[order_K], weights_K[order_K]
@@ -156,8 +157,10 @@ def _bca_interval(
     leave_one_out_K = (sums_K.sum() - sums_K) / (weights_K.sum() - weights_K)
     if np.ptp(leave_one_out_K) <= 1e-12 * abs(ratio):  # all clusters alike: nothing varies, rounding aside
         return float(ratio), float(ratio)
-    z0 = special.ndtri(((ratios_R < ratio).sum() + (ratios_R <= ratio).sum()) / (2 * n_resamples))
+    tie = 1e-12 * np.abs(ratios_R).max()  # equal on paper; half of the ties count as below
+    z0 = special.ndtri(((ratios_R < ratio - tie).sum() + (ratios_R <= ratio + tie).sum()) / (2 * n_resamples))
     pull_K = leave_one_out_K.mean() - leave_one_out_K
+    pull_K /= np.abs(pull_K).max()  # the acceleration has no scale; cubes of tiny numbers would vanish
     acceleration = np.sum(pull_K**3) / (6 * np.sum(pull_K**2) ** 1.5)
     z = np.sqrt(k / (k - 1)) * distributions.t.ppf(0.5 + level / 2, k - 1)
     shifted = z0 + np.array([-z, z])

@@ -185,7 +185,7 @@ def test_refusal_names_everything_that_differs(tmp_path: Path) -> None:
     scores: Scores = {"color": {"p": [0.5]}}
     a = fabricate(tmp_path / "a", scores)
     b = fabricate(tmp_path / "b", scores, version=3, profile="lite", precision="fp16")
-    with pytest.raises(UserError, match="profile.*precision.*version"):
+    with pytest.raises(UserError, match=r"profile.*precision.*version"):
         compare(a, b)
 
 
