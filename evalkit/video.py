@@ -32,7 +32,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
-from PIL import Image, ImageSequence
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from evalkit.container_end import missing_bytes
 from evalkit.errors import UserError
@@ -267,14 +267,17 @@ def _pixels(rgb: VideoFrame) -> Frames:
 
 @contextmanager
 def _opened_image(path: Path) -> Generator[Image.Image, None, None]:
-    """Open with Pillow; whatever goes wrong inside is the file's fault (Pillow raises all of these for bad data)."""
+    """Open with Pillow; whatever goes wrong inside is the file's fault."""
     try:
         with Image.open(path) as image:
             yield image
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
-        if path.is_file() and path.stat().st_size:
-            raise VideoError(path, f"not a whole image ({str(e).splitlines()[0].replace(str(path), 'it')})") from e
-        raise VideoError(path, "empty file" if path.is_file() else "no such file") from e
+    except VideoError:
+        raise
+    except Exception as e:  # on bad data Pillow raises IndexError, struct.error, SyntaxError and more
+        if not path.is_file() or not path.stat().st_size:
+            raise VideoError(path, "empty file" if path.is_file() else "no such file") from e
+        detail = "unknown format" if isinstance(e, UnidentifiedImageError) else str(e) or type(e).__name__
+        raise VideoError(path, f"not a whole image ({detail.splitlines()[0]})") from e
 
 
 def _probe_image(path: Path) -> VideoInfo:

@@ -117,3 +117,19 @@ def rotate_metadata(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+def hide_vp8_frame(source: Path, target: Path, index: int) -> Path:
+    """Copy a VP8 clip with the show_frame bit of one frame cleared (RFC 6386, 9.1)."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = reader.streams.video[0]
+        copy = writer.add_stream_from_template(stream)
+        for position, packet in enumerate(p for p in reader.demux(stream) if p.size):
+            data = bytearray(bytes(packet))
+            if position == index:
+                data[0] &= ~0x10
+            twin = av.Packet(bytes(data))
+            twin.pts, twin.dts, twin.time_base = packet.pts, packet.dts, packet.time_base
+            twin.is_keyframe, twin.stream = packet.is_keyframe, copy
+            writer.mux(twin)
+    return target
