@@ -123,8 +123,8 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream], None, N
         if not container.streams.video:
             raise VideoError(path, "no video stream")
         stream = container.streams.video[0]
-        if not stream.width or not stream.height:
-            raise VideoError(path, "not a video file (no frame size)")
+        if not getattr(stream, "width", 0) or not stream.height:  # PyAV gives no attributes if it knows no decoder
+            raise VideoError(path, "no decoder for its video stream, or no frame size")
         yield container, stream
 
 
