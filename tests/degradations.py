@@ -47,6 +47,11 @@ class Photo:
     not_shown: tuple[str, str, str]
 
 
+def _left_eye() -> Array:
+    left_HWC: Array = skimage.data.stereo_motorcycle()[0]  # type: ignore[no-untyped-call]
+    return left_HWC
+
+
 PHOTOS = {
     "astronaut": Photo(
         skimage.data.astronaut,
@@ -73,11 +78,11 @@ PHOTOS = {
         skimage.data.rocket,
         (0.30, 0.10, 0.50),
         (0.18, 0.22, 0.55),
-        ("blue haze", "white flame", "black ground"),
-        ("red haze", "green flame", "pink ground"),
+        ("blue sky", "night launch", "black tower"),
+        ("red sky", "sunlit launch", "pink tower"),
     ),
     "motorcycle": Photo(
-        lambda: skimage.data.stereo_motorcycle()[0],
+        _left_eye,
         (0.10, 0.10, 0.55),
         (0.30, 0.15, 0.55),
         ("red motorcycle", "brown boxes", "gray floor"),

@@ -28,7 +28,7 @@ NOISE_COST = 2.0
 def _luma(frame_HWC: Array) -> Image.Image:
     luma = Image.fromarray(frame_HWC).convert("L")
     if max(luma.size) > LONGEST:
-        return luma.reduce(math.ceil(max(luma.size) / LONGEST))
+        luma = luma.reduce(math.ceil(max(luma.size) / LONGEST))
     if min(luma.size) < SHORTEST:
         factor = math.ceil(SHORTEST / min(luma.size))
         return luma.resize((luma.width * factor, luma.height * factor), Image.Resampling.NEAREST)

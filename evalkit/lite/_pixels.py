@@ -54,10 +54,12 @@ def soft_bins(values: Floats, n: int) -> tuple[Array, Floats]:
 
 def colour_histogram(rgb_HWC: Floats, weight_HW: Floats) -> Floats:
     """Square root of the weighted RGB histogram, `(LEVELS**3,)`: dot products are Bhattacharyya coefficients."""
-    low_HWC, share_HWC = soft_bins(rgb_HWC * ((LEVELS - 1) / 255), LEVELS - 1)
+    channels = [soft_bins(rgb_HWC[..., c].ravel() * ((LEVELS - 1) / 255), LEVELS - 1) for c in range(3)]
+    (red_N, _), (green_N, _), (blue_N, _) = channels
+    first_N = (red_N * LEVELS + green_N) * LEVELS + blue_N
+    shares = [(1 - share_N, share_N) for _, share_N in channels]
     histogram = np.zeros(LEVELS**3)
-    for corner in np.ndindex(2, 2, 2):
-        index_HW = ((low_HWC + corner) * (LEVELS**2, LEVELS, 1)).sum(axis=-1)
-        share_HW = np.where(corner, share_HWC, 1 - share_HWC).prod(axis=-1) * weight_HW
-        histogram += np.bincount(index_HW.ravel(), share_HW.ravel(), minlength=LEVELS**3)
+    for r, g, b in np.ndindex(2, 2, 2):
+        share_N = weight_HW.ravel() * shares[0][r] * shares[1][g] * shares[2][b]
+        histogram += np.bincount(first_N + (r * LEVELS + g) * LEVELS + b, share_N, minlength=LEVELS**3)
     return np.asarray(np.sqrt(histogram / histogram.sum()), dtype=np.float32)
