@@ -27,7 +27,7 @@ from evalkit.store import Journal, content_key, only_writer
 from evalkit.summary import write_run
 from evalkit.types import Array, Clip, Frames, Precision, Profile, PromptSuite, Sample, Score, VideoInfo
 from evalkit.video import VideoError, probe, read
-from evalkit.weights import WeightStore, hash_file
+from evalkit.weights import Checkpoint, WeightStore, hash_file
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -63,15 +63,7 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
     metrics = choose_metrics(request.dimensions, suite, request.profile)
     matching = match(request.videos, suite)
     store = WeightStore(request.weights, request.trust_archives)
-    checkpoints = {c.key: c for metric in metrics for feature in metric.features for c in feature.checkpoints}
-    missing = [c for c in checkpoints.values() if not store.has(c)]
-    if missing:
-        raise store.missing(missing)
-    progress.start("checking weights", len(checkpoints))
-    weights = {}
-    for key, checkpoint in checkpoints.items():
-        weights[key] = store.sha256(checkpoint)
-        progress.advance()
+    weights = _check_weights(metrics, store, progress)
     with only_writer(request.out), Journal(request.out / "results.jsonl") as journal:
         if (request.out / "run.json").exists():
             read_json(request.out / "run.json", RUN_SCHEMA)  # refuse to write into another version's run
@@ -94,6 +86,23 @@ def choose_metrics(names: Iterable[str], suite: PromptSuite, profile: Profile) -
     if not wanted:
         wanted = {m.name for m in known.values() if suite.name == "full" or m.dimension in CUSTOM7}
     return tuple(metric for name, metric in known.items() if name in wanted)
+
+
+def checkpoints_of(metrics: Iterable[MetricSpec]) -> dict[str, Checkpoint]:
+    """The files that these metrics read, by key."""
+    return {c.key: c for metric in metrics for feature in metric.features for c in feature.checkpoints}
+
+
+def _check_weights(metrics: Iterable[MetricSpec], store: WeightStore, progress: Progress) -> dict[str, str]:
+    """sha256 of every checkpoint; all that are missing are named in one error."""
+    checkpoints = checkpoints_of(metrics)
+    store.require(checkpoints.values())
+    progress.start("checking weights", len(checkpoints))
+    weights = {}
+    for key, checkpoint in checkpoints.items():
+        weights[key] = store.sha256(checkpoint)
+        progress.advance()
+    return weights
 
 
 def _identify(samples: Sequence[Sample], journal: Journal, progress: Progress) -> list[Video]:
@@ -155,8 +164,9 @@ class _Scoring:
             extractors = self._load({f.name: f for _, metrics in work for m in metrics for f in m.features})
             frames = sum(video.info.n_frames for video, _ in work if video.info)
             self.progress.start(f"scoring {len(work)} videos" if work else "everything is scored already", frames)
-            for video, metrics in work:
-                self._score(video, metrics, extractors)
+            for video, _ in work:
+                if (metrics := self._lacking(video)) or self._needs_poster(video):  # a twin may have been scored by now
+                    self._score(video, metrics, extractors)
         except KeyboardInterrupt:
             return True
         return False
@@ -238,8 +248,9 @@ class _Scoring:
         poster = self._poster(video)
         try:
             for chunk in read(video.sample.path, video.info):
-                for reader in (*readers.values(), poster):
+                for reader in readers.values():
                     reader.push(chunk.start, chunk.frames_THWC)
+                poster.push(chunk.start, chunk.frames_THWC)
                 self.progress.advance(len(chunk.frames_THWC))
         except VideoError as e:
             self.journal.put(f"video:{video.sha256}", {"fault": e.reason})
@@ -327,11 +338,8 @@ def resolve_profile(profile: Profile | None, weights: Path, dimensions: Iterable
     """
     if profile:
         return profile
-    store = WeightStore(weights)
     metrics = choose_metrics(dimensions, load_suite(subset), "official")
-    missing = {c.key: c for m in metrics for f in m.features for c in f.checkpoints if not store.has(c)}
-    if missing:
-        raise store.missing(list(missing.values()))
+    WeightStore(weights).require(checkpoints_of(metrics).values())
     return "official"
 
 

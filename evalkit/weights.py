@@ -16,7 +16,7 @@ import os
 import pickle
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,18 +85,18 @@ class WeightStore:
 
     def path(self, checkpoint: Checkpoint) -> Path:
         """Raises MissingWeights if the file is not there."""
-        if not self.has(checkpoint):
-            raise self.missing([checkpoint])
+        self.require([checkpoint])
         return self.root / checkpoint.file
 
-    def missing(self, checkpoints: Sequence[Checkpoint]) -> MissingWeights:
-        """The error for checkpoints that are not there."""
-        files = ", ".join(c.file for c in checkpoints)
-        return MissingWeights(
-            f"Missing in {self.root}: {files}.",
-            f"Run `m4v-eval weights pull {' '.join(c.key for c in checkpoints)}`, point --weights or $VBENCH_CACHE_DIR"
-            " at the folder that holds them, or use `--profile lite`, which needs no weights.",
-        )
+    def require(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Raises MissingWeights that names every file that is not there."""
+        missing = [c for c in checkpoints if not self.has(c)]
+        if missing:
+            raise MissingWeights(
+                f"Missing in {self.root}: {', '.join(c.file for c in missing)}.",
+                f"Run `m4v-eval weights pull {' '.join(c.key for c in missing)}`, point --weights or $VBENCH_CACHE_DIR"
+                " at the folder that holds them, or use `--profile lite`, which needs no weights.",
+            )
 
     def has(self, checkpoint: Checkpoint) -> bool:
         return (self.root / checkpoint.file).is_file()

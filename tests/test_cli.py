@@ -105,8 +105,8 @@ def test_something_unscored_is_exit_code_3_and_listed(videos: Path, tmp_path: Pa
         (["--dimensions", "imaging_qality"], "Did you mean lite/imaging_quality"),
         (["--profile", "light"], "Did you mean lite"),
         (["--profile", "official", "--weights", "nowhere"], "weights pull"),
-        (["--profile", "official", "--precision", "fp8"], "fp32, bf16"),
-        (["--batch", "0"], "0 is not in the range"),
+        (["--profile", "official", "--precision", "fp8"], "Choose from: bf16, fp16, fp32"),
+        (["--batch", "0"], "--batch"),
         (["--frobnicate"], "No such option"),
     ],
 )
@@ -147,6 +147,7 @@ def test_a_full_disk_costs_no_finished_result(videos: Path, tmp_path: Path) -> N
 
 
 def test_ctrl_c_is_one_clear_line(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
     write_clip(tmp_path / "videos" / "p1-0.mp4", gradient_frames(400, 240, 320, 30))
     options = ["vbench", "--subset", videos / "suite.jsonl", "--videos", tmp_path / "videos", "--profile", "lite"]
     command = [sys.executable, "-c", "from evalkit.cli import main; main()", *map(str, options)]
@@ -186,9 +187,10 @@ def test_weights_list_and_verify(tmp_path: Path) -> None:
         assert file in done.stdout.replace("\n", "")
     (tmp_path / "amt_model").mkdir()
     (tmp_path / "amt_model" / "amt-s.pth").write_bytes(b"<html>Not found</html>")
-    done = cli("weights", "verify", "amt", "--weights", tmp_path)
-    assert done.returncode == 2
-    assert "is not the amt checkpoint" in " ".join(done.stdout.split())
+    for trust, says in (([], "has sha256"), (["--trust-weights"], "is not the amt checkpoint")):
+        done = cli("weights", "verify", "amt", "--weights", tmp_path, *trust)
+        assert done.returncode == 2
+        assert says in " ".join(done.stdout.split())
     refused(cli("weights", "pull", "atm"), "Did you mean amt")
     refused(cli("weights", "pull", "amt", "--force", M4V_EVAL_OFFLINE="1"), "forbids downloads")
 

@@ -30,6 +30,9 @@ from tests.clips import gradient_frames, write_clip
 
 Count = Counter[str]
 
+# The test metrics borrow names, because only VBench's dimensions can enter a headline score.
+BRIGHTNESS, LAST, WORDS = "lite/imaging_quality", "lite/motion_smoothness", "lite/overall_consistency"
+
 
 class Bench:
     """Two metrics that share an extractor, one that reads the prompt, and counters of all that happens."""
@@ -63,13 +66,13 @@ class Bench:
         def score(clip: Clip, features: Features) -> Score:
             return Score(float(features["mean_pixel"].mean()), n_terms=len(features["mean_pixel"]))
 
-        return metric("brightness", score, self.mean_pixel(), pooling="frames")
+        return metric(BRIGHTNESS, score, self.mean_pixel(), pooling="frames")
 
     def last(self) -> MetricSpec:
         def score(clip: Clip, features: Features) -> Score:
             return Score(float(features["mean_pixel"][-1, 0]))
 
-        return metric("last", score, self.mean_pixel(), min_frames=3)
+        return metric(LAST, score, self.mean_pixel(), min_frames=3)
 
     def words(self) -> MetricSpec:
         def score(clip: Clip, features: Features) -> Score:
@@ -77,7 +80,7 @@ class Bench:
                 Score(len(clip.prompt) / 100) if "silent" not in clip.prompt else Score.missing("the prompt is silent")
             )
 
-        return metric("words", score, self.mean_pixel(), reads_prompt=True)
+        return metric(WORDS, score, self.mean_pixel(), reads_prompt=True)
 
 
 def metric(name: str, score: Callable[[Clip, Features], Score], feature: FeatureSpec, **kwargs: object) -> MetricSpec:
@@ -103,7 +106,7 @@ def request_(tmp_path: Path) -> Request:
         subset=str(tmp_path / "suite.txt"),
         out=tmp_path / "run",
         profile="lite",
-        dimensions=("brightness", "last", "words"),
+        dimensions=(BRIGHTNESS, LAST, WORDS),
     )
 
 
@@ -143,14 +146,14 @@ def test_a_changed_input_recomputes_only_what_depends_on_it(bench: Bench, reques
     after = scores(score_folder(request_))
     assert bench.did["decode"] == 1
     changed = {key for key in before if before[key] != after[key]}
-    assert changed == {("002-0.mp4", "brightness"), ("002-0.mp4", "last")}
+    assert changed == {("002-0.mp4", BRIGHTNESS), ("002-0.mp4", LAST)}
 
 
 def test_a_new_version_of_a_metric_recomputes_that_metric(bench: Bench, request_: Request) -> None:
     score_folder(request_)
     bench.did.clear()
-    bench.metrics["last"] = replace(bench.metrics["last"], version=2)
-    score_folder(replace(request_, dimensions=("brightness",)))
+    bench.metrics[LAST] = replace(bench.metrics[LAST], version=2)
+    score_folder(replace(request_, dimensions=(BRIGHTNESS,)))
     assert bench.did == {}
     score_folder(request_)
     assert bench.did["decode"] == 3
@@ -162,14 +165,14 @@ def test_a_changed_prompt_recomputes_what_reads_it(bench: Bench, request_: Reque
     bench.did.clear()
     after = score_folder(request_)
     assert bench.did["decode"] == 1
-    assert scores(after)[("002-0.mp4", "words")] == len("a blue cube of ice") / 100
+    assert scores(after)[("002-0.mp4", WORDS)] == len("a blue cube of ice") / 100
 
 
 def test_the_same_video_twice_is_scored_once(bench: Bench, request_: Request) -> None:
     (request_.videos / "001-2.mp4").write_bytes((request_.videos / "001-0.mp4").read_bytes())
     record = score_folder(request_)
     assert bench.did["decode"] == 3
-    assert scores(record)[("001-2.mp4", "brightness")] == scores(record)[("001-0.mp4", "brightness")]
+    assert scores(record)[("001-2.mp4", BRIGHTNESS)] == scores(record)[("001-0.mp4", BRIGHTNESS)]
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 100])
@@ -182,11 +185,11 @@ def test_the_batch_size_changes_nothing(bench: Bench, request_: Request, batch: 
 def test_pooling_over_frames_and_over_videos(bench: Bench, request_: Request) -> None:
     record = score_folder(request_)
     found = scores(record)
-    values = [found[(f"{name}.mp4", "brightness")] for name in ("001-0", "001-1", "002-0")]
+    values = [found[(f"{name}.mp4", BRIGHTNESS)] for name in ("001-0", "001-1", "002-0")]
     by_frames = np.average(np.array(values, float), weights=[5, 4, 6])
-    assert record.summary["dimensions"]["brightness"]["score"] == pytest.approx(by_frames, rel=1e-12)
-    last = [found[(f"{name}.mp4", "last")] for name in ("001-0", "001-1", "002-0")]
-    assert record.summary["dimensions"]["last"]["score"] == pytest.approx(np.mean(np.array(last, float)), rel=1e-12)
+    assert record.summary["dimensions"][BRIGHTNESS]["score"] == pytest.approx(by_frames, rel=1e-12)
+    last = [found[(f"{name}.mp4", LAST)] for name in ("001-0", "001-1", "002-0")]
+    assert record.summary["dimensions"][LAST]["score"] == pytest.approx(np.mean(np.array(last, float)), rel=1e-12)
 
 
 def test_what_cannot_be_scored_is_listed_and_counted(bench: Bench, request_: Request) -> None:
@@ -198,13 +201,13 @@ def test_what_cannot_be_scored_is_listed_and_counted(bench: Bench, request_: Req
     (request_.videos / "holiday.mp4").write_bytes(whole)
     record = score_folder(request_)
     why = reasons(record)
-    assert why[("003-0.mp4", "last")] == "needs at least 3 frames, the clip has 2"
-    assert why[("003-0.mp4", "words")] == "the prompt is silent"
-    assert ("003-0.mp4", "brightness") not in why
+    assert why[("003-0.mp4", LAST)] == "needs at least 3 frames, the clip has 2"
+    assert why[("003-0.mp4", WORDS)] == "the prompt is silent"
+    assert ("003-0.mp4", BRIGHTNESS) not in why
     for damaged in ("003-1.mp4", "003-2.mp4", "003-3.mp4"):
         assert {key[1] for key in why if key[0] == damaged} == set(bench.metrics)
-    assert record.summary["dimensions"]["last"]["n"] == 3
-    assert record.summary["dimensions"]["last"]["unscored"] == 4
+    assert record.summary["dimensions"][LAST]["n"] == 3
+    assert record.summary["dimensions"][LAST]["unscored"] == 4
     assert [u["file"] for u in record.summary["unmatched_files"]] == ["holiday.mp4"]
     assert record.summary["missing_prompts"] == []
     bench.did.clear()
@@ -215,15 +218,15 @@ def test_what_cannot_be_scored_is_listed_and_counted(bench: Bench, request_: Req
 def test_prompts_without_a_video_are_missing_and_not_zero(bench: Bench, request_: Request) -> None:
     record = score_folder(request_)
     assert [p["id"] for p in record.summary["missing_prompts"]] == ["003"]
-    assert record.summary["dimensions"]["brightness"]["n"] == 3
+    assert record.summary["dimensions"][BRIGHTNESS]["n"] == 3
 
 
 def test_dimensions_a_prompt_does_not_ask_for_are_not_scored(bench: Bench, request_: Request, tmp_path: Path) -> None:
-    lines = [{"id": "001", "text": "a", "dimensions": ["last"]}, {"id": "002", "text": "b"}]
+    lines = [{"id": "001", "text": "a", "dimensions": ["motion_smoothness"]}, {"id": "002", "text": "b"}]
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, lines)))
     record = score_folder(replace(request_, subset=str(tmp_path / "s.jsonl")))
-    assert {d for f, d in scores(record) if f.startswith("001")} == {"last"}
-    assert record.summary["dimensions"]["brightness"]["n"] == 1
+    assert {d for f, d in scores(record) if f.startswith("001")} == {LAST}
+    assert record.summary["dimensions"][BRIGHTNESS]["n"] == 1
 
 
 def test_a_network_that_fails_on_one_video_costs_that_video_only(bench: Bench, request_: Request) -> None:
@@ -233,8 +236,8 @@ def test_a_network_that_fails_on_one_video_costs_that_video_only(bench: Bench, r
 
     bench.fail = fail
     record = score_folder(request_)
-    assert reasons(record)[("002-0.mp4", "last")] == "the network failed: out of memory"
-    assert record.summary["dimensions"]["last"]["n"] == 2
+    assert reasons(record)[("002-0.mp4", LAST)] == "the network failed: out of memory"
+    assert record.summary["dimensions"][LAST]["n"] == 2
     bench.fail = lambda frames_BHWC: None
     bench.did.clear()
     assert reasons(score_folder(request_)) == {}
@@ -242,10 +245,10 @@ def test_a_network_that_fails_on_one_video_costs_that_video_only(bench: Bench, r
 
 
 def test_not_a_number_is_not_a_score(bench: Bench, request_: Request) -> None:
-    bench.metrics["last"] = replace(bench.metrics["last"], score=lambda clip, features: Score(float("nan")))
+    bench.metrics[LAST] = replace(bench.metrics[LAST], score=lambda clip, features: Score(float("nan")))
     record = score_folder(request_)
-    assert reasons(record)[("001-0.mp4", "last")] == "the result is not a finite number"
-    assert record.summary["dimensions"]["last"]["score"] is None
+    assert reasons(record)[("001-0.mp4", LAST)] == "the result is not a finite number"
+    assert record.summary["dimensions"][LAST]["score"] is None
 
 
 def test_ctrl_c_keeps_what_is_finished(bench: Bench, request_: Request) -> None:
@@ -257,7 +260,7 @@ def test_ctrl_c_keeps_what_is_finished(bench: Bench, request_: Request) -> None:
     partial = score_folder(request_)
     assert partial.summary["interrupted"]
     assert set(reasons(partial).values()) == {"interrupted before it was scored"}
-    assert partial.summary["dimensions"]["last"]["n"] == 1
+    assert partial.summary["dimensions"][LAST]["n"] == 1
     bench.fail = lambda frames_BHWC: None
     bench.did.clear()
     whole = score_folder(request_)
@@ -287,7 +290,7 @@ def test_the_record_says_where_numbers_come_from(bench: Bench, request_: Request
     assert manifest["suite"]["n_prompts"] == 3
     assert len(manifest["suite"]["sha256"]) == 64
     assert manifest["packages"]["numpy"] == np.__version__
-    assert manifest["config"]["dimensions"] == ["brightness", "last", "words"]
+    assert manifest["config"]["dimensions"] == [BRIGHTNESS, LAST, WORDS]
     assert manifest["hardware"]["cores"] > 0
 
 
