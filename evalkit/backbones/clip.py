@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
-from evalkit.backbones.images import DTYPES, center_crop, resize_short_side, standardize, to_tensor
+from evalkit.backbones.images import DTYPES, center_crop, load_resized, standardize
 from evalkit.backbones.vit import from_open_clip, prepare
 from evalkit.types import Array, Frames
 from evalkit.weights import Checkpoint, WeightStore, load_strict
@@ -85,7 +85,7 @@ L14 = ImageTower(
 
 def preprocess(frames_BHWC: Frames, device: str) -> Tensor:
     """Frames to `(B, 3, 224, 224)`; bicubic overshoot beyond [0, 255] is kept."""
-    x_BCHW = resize_short_side(to_tensor(frames_BHWC, device), SIDE, "bicubic")
+    x_BCHW = load_resized(frames_BHWC, SIDE, "bicubic", device)
     return standardize(center_crop(x_BCHW, SIDE), MEAN, STD)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
-from evalkit.backbones.images import DTYPES, resize_short_side, standardize, to_tensor
+from evalkit.backbones.images import DTYPES, load_resized, standardize
 from evalkit.backbones.vit import from_timm, prepare
 from evalkit.types import Array, Frames
 from evalkit.weights import Checkpoint, WeightStore, load_strict
@@ -74,7 +74,7 @@ class DinoEmbed:
 
     @torch.inference_mode()
     def __call__(self, frames_BHWC: Frames) -> Array:
-        x_BCHW = resize_short_side(to_tensor(frames_BHWC, self.runtime.device), SIDE, "bilinear")
+        x_BCHW = load_resized(frames_BHWC, SIDE, "bilinear", self.runtime.device)
         x_BCHW = standardize(x_BCHW, MEAN, STD).to(DTYPES[self.runtime.precision])
         features: Array = F.normalize(self.network(x_BCHW).float(), dim=-1).cpu().numpy()
         return features

@@ -18,19 +18,23 @@ from evalkit.types import Frames, Precision
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def to_tensor(frames_BHWC: Frames, device: str) -> Tensor:
-    """Return frames as float32 in [0, 255], `(B, 3, H, W)`, contiguous."""
-    return torch.tensor(frames_BHWC, device=device).permute(0, 3, 1, 2).float().contiguous()
+def load_resized(frames_BHWC: Frames, size: int, mode: Literal["bilinear", "bicubic"], device: str) -> Tensor:
+    """Scale frames to a shorter side of `size` pixels, without antialiasing; the longer side is rounded down.
 
-
-def resize_short_side(x_BCHW: Tensor, size: int, mode: Literal["bilinear", "bicubic"]) -> Tensor:
-    """Scale to a shorter side of `size` pixels, without antialiasing; the longer side is rounded down."""
-    height, width = x_BCHW.shape[-2:]
+    Returns `(B, 3, h, w)` float32 in [0, 255]; bicubic overshoots.
+    """
+    height, width = frames_BHWC.shape[1:3]
     longer = int(size * max(height, width) / min(height, width))
     target = (size, longer) if height <= width else (longer, size)
-    if target == (height, width):
-        return x_BCHW
-    return F.interpolate(x_BCHW, size=target, mode=mode, align_corners=False)
+    # One frame at a time: a float copy of a batch of large frames would leave the cache and cost twice the time.
+    return torch.cat([_resize(frame_HWC, target, mode, device) for frame_HWC in frames_BHWC])
+
+
+def _resize(frame_HWC: Frames, target: tuple[int, int], mode: str, device: str) -> Tensor:
+    x_1CHW = torch.from_numpy(frame_HWC).to(device).permute(2, 0, 1)[None].float()
+    if x_1CHW.shape[-2:] == target:
+        return x_1CHW
+    return F.interpolate(x_1CHW, size=target, mode=mode, align_corners=False)
 
 
 def center_crop(x_BCHW: Tensor, size: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from evalkit.backbones.base import Extractor, FeatureSpec, Runtime, SelectedFrames
 from evalkit.backbones.clip import HEAD_WIDTH, MEAN, SIDE, STD
-from evalkit.backbones.images import DTYPES, center_crop, resize_short_side, standardize, to_tensor
+from evalkit.backbones.images import DTYPES, center_crop, load_resized, standardize
 from evalkit.backbones.vit import from_open_clip, prepare
 from evalkit.types import Array, Clip, Frames
 from evalkit.weights import Checkpoint, WeightStore, load_strict
@@ -135,7 +135,7 @@ def _unit(x_1D: Tensor) -> Array:
 
 def preprocess(frames_THWC: Frames, device: str) -> Tensor:
     """Frames to `(T, 3, 224, 224)`; unlike CLIP's, they are resized as uint8: rounded and clamped."""
-    x_TCHW = resize_short_side(to_tensor(frames_THWC, device), SIDE, "bicubic").clamp_(0, 255).round_()
+    x_TCHW = load_resized(frames_THWC, SIDE, "bicubic", device).clamp_(0, 255).round_()
     return standardize(center_crop(x_TCHW, SIDE), MEAN, STD)
 
 

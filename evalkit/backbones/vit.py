@@ -21,6 +21,8 @@ from evalkit.backbones.images import DTYPES
 if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock
 
+MLP_ROWS = 512
+
 
 class PackedLinear(nn.Module):
     """`F.linear` whose weight is packed for oneDNN once instead of at every call, where the CPU can use that.
@@ -83,8 +85,13 @@ class Block(nn.Module):
         k_BHNK, v_BHNK = self.kv(y_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended_BHQK = _attend(q_BHQK, k_BHNK, v_BHNK, attn_mask)
         x_BQD: Tensor = x_BND[:, : self.kept] + self.out(attended_BHQK.transpose(1, 2).flatten(2))
-        mlp_BQD: Tensor = self.fc_2(self.activation(self.fc_1(self.norm_2(x_BQD))))
-        return x_BQD + mlp_BQD
+        return x_BQD + self._mlp(self.norm_2(x_BQD))
+
+    def _mlp(self, x_BQD: Tensor) -> Tensor:
+        # On a CPU, hidden layers of many tokens at once would be too large for the allocator to reuse their memory.
+        size = MLP_ROWS if x_BQD.device.type == "cpu" else x_BQD.shape[:2].numel()
+        parts = torch.split(x_BQD.flatten(0, 1), size)
+        return torch.cat([self.fc_2(self.activation(self.fc_1(part))) for part in parts]).view_as(x_BQD)
 
 
 def _attend(q_BHQK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, attn_mask: Tensor | None) -> Tensor:
