@@ -50,7 +50,8 @@ def _mean_absolute_error(a_N: Frames, b_N: Frames) -> np.float32:
 def _run_sums(a_N: Frames, b_N: Frames) -> Array:
     """Sums of |a - b| over each run of the frame in BGR order, as integers."""
     blocks = (_absolute_difference(a_N[i : i + BLOCK], b_N[i : i + BLOCK]) for i in range(0, len(a_N), BLOCK))
-    sums_R = np.concatenate([np.add.reduceat(d_N, np.arange(0, len(d_N), RUN), dtype=np.int64) for d_N in blocks])
+    sums_R = np.concatenate([np.add.reduceat(d_N, np.arange(0, len(d_N), RUN), dtype=np.uint32) for d_N in blocks])
+    sums_R = sums_R.astype(np.int64)
     excess_R = _bgr_excess(a_N, b_N, np.arange(RUN, len(a_N), RUN))
     sums_R[:-1] += excess_R
     sums_R[1:] -= excess_R
