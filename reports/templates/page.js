@@ -180,8 +180,8 @@
   }
   document.getElementById("previous").addEventListener("click", () => turn(-1));
   document.getElementById("next").addEventListener("click", () => turn(1));
-  for (const control of [filter, runFilter]) {
-    if (control) control.addEventListener("input", () => { state.page = 0; show(); });
-  }
+  const refresh = () => { state.page = 0; show(); };
+  filter.addEventListener("input", refresh);
+  if (runFilter) runFilter.addEventListener("change", refresh);
   show();
 })();
