@@ -244,12 +244,13 @@ class _Scoring:
             reason = f"needs at least {metric.min_frames} frames, the clip has {video.info.n_frames}"
             self._keep(video, metric, Score.missing(reason))
         able = [m for m in metrics if m not in short]
-        readers = {f.name: _Guarded(extractors[f.name].open, clip) for m in able for f in m.features}
+        wanted = {f.name: f for m in able for f in m.features}
+        readers = {name: _Guarded(extractors[name].open, clip) for name in wanted}
         poster = self._poster(video)
         try:
             for chunk in read(video.sample.path, video.info):
-                for reader in readers.values():
-                    reader.push(chunk.start, chunk.frames_THWC)
+                for name, reader in readers.items():
+                    reader.push(chunk.start, chunk.colours(wanted[name].pixels))
                 poster.push(chunk.start, chunk.frames_THWC)
                 self.progress.advance(len(chunk.frames_THWC))
         except VideoError as e:

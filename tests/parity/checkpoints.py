@@ -6,6 +6,7 @@ ViCLIP under `model`, the others as plain state dicts.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -50,7 +51,10 @@ def _save_archive(path: Path, state: dict[str, Tensor]) -> None:
         _hang(root, name, tensor.half())
     for name, value in CLIP_INTEGERS.items():
         _hang(root, name, torch.tensor(value))
-    torch.jit.script(root).save(str(path))  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        # Deprecated in general, but OpenAI's files are what they are.
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.script(root).save(str(path))  # type: ignore[no-untyped-call]
 
 
 def _hang(root: nn.Module, name: str, tensor: Tensor) -> None:
