@@ -26,7 +26,7 @@ from evalkit.scoring import CUSTOM7
 from evalkit.store import Journal, content_key, only_writer
 from evalkit.summary import write_run
 from evalkit.types import Array, Clip, Frames, Precision, Profile, PromptSuite, Sample, Score, VideoInfo
-from evalkit.video import VideoError, probe, read
+from evalkit.video import DECODER_VERSION, VideoError, probe, read
 from evalkit.weights import Checkpoint, WeightStore, hash_file
 
 T = TypeVar("T")
@@ -125,16 +125,20 @@ def _identity(sample: Sample, journal: Journal) -> Video:
     except OSError as e:
         return Video(sample, None, None, f"the file cannot be read: {e.strerror or e}")
     sha256 = str(record["sha256"])
-    seen = journal.get(f"video:{sha256}")
+    seen = journal.get(_video_key(sha256))
     if seen is None:
         try:
             seen = {"info": asdict(probe(sample.path))}
         except VideoError as e:
             seen = {"fault": e.reason}
-        journal.put(f"video:{sha256}", seen)
+        journal.put(_video_key(sha256), seen)
     if fault := seen.get("fault"):
         return Video(sample, sha256, None, str(fault))
     return Video(sample, sha256, VideoInfo(**seen["info"]))
+
+
+def _video_key(sha256: str) -> str:
+    return f"video:{sha256}:decoder {DECODER_VERSION}"
 
 
 class _Scoring:
@@ -194,7 +198,9 @@ class _Scoring:
 
     def _fault(self, video: Video) -> str | None:
         """Why the video cannot be decoded, as found by the probe or by a later decode."""
-        return video.fault or (self.journal.get(f"video:{video.sha256}") or {}).get("fault")
+        if video.fault or video.sha256 is None:
+            return video.fault
+        return (self.journal.get(_video_key(video.sha256)) or {}).get("fault")
 
     def _lacking(self, video: Video) -> list[MetricSpec]:
         if video.info is None:
@@ -215,7 +221,7 @@ class _Scoring:
             return None
         prompt = video.sample.prompt
         return content_key(
-            video=video.sha256,
+            video=_video_key(video.sha256),
             dimension=[metric.name, metric.version],
             features=[[f.name, f.version] for f in metric.features],
             weights=[self.weights[c.key] for f in metric.features for c in f.checkpoints],
@@ -254,7 +260,8 @@ class _Scoring:
                 poster.push(chunk.start, chunk.frames_THWC)
                 self.progress.advance(len(chunk.frames_THWC))
         except VideoError as e:
-            self.journal.put(f"video:{video.sha256}", {"fault": e.reason})
+            assert video.sha256 is not None
+            self.journal.put(_video_key(video.sha256), {"fault": e.reason})
             return
         poster.close()
         features = {name: reader.close() for name, reader in readers.items()}

@@ -38,6 +38,9 @@ from evalkit.container_end import missing_bytes
 from evalkit.errors import UserError
 from evalkit.types import FrameChunk, Frames, VideoInfo
 
+DECODER_VERSION = 1
+"""Raise it whenever frames come out differently; it is part of every cache key."""
+
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 """Files in a folder that count as videos (in lower case). Stills must be named by a manifest to be read."""
 

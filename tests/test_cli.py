@@ -32,9 +32,11 @@ def refused(done: subprocess.CompletedProcess[str], says: str, code: int = 2) ->
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
-    for n, prompt in enumerate(("a red ball rolls", "a dark blue room"), 1):
-        write_clip(folder / f"p{n}-0.mp4", gradient_frames(6, 48, 64, 40 * n))
-        (folder / "suite.jsonl").open("a").write(json.dumps({"id": f"p{n}", "text": prompt}) + "\n")
+    suite = {"p1": "a red ball rolls", "p2": "a dark blue room"}
+    for n, id_ in enumerate(suite, 1):
+        write_clip(folder / f"{id_}-0.mp4", gradient_frames(6, 48, 64, 40 * n))
+    lines = [json.dumps({"id": id_, "text": text}) for id_, text in suite.items()]
+    (folder / "suite.jsonl").write_text("\n".join(lines))
     return folder
 
 
