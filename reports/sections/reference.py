@@ -56,7 +56,9 @@ def body(page: Page) -> Markup | None:
         )
         for run in page.runs
     ]
-    return page.fill("reference.html", columns=columns, ours=ours, lines=lines) if columns and lines else None
+    if not (columns and lines):
+        return None
+    return page.fill("reference.html", columns=columns, ours=ours, lines=lines, customised=name == "vbench_custom")
 
 
 SECTION = Section("Published rows", 60, body)
