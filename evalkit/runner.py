@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, get_args
 
@@ -59,6 +60,7 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
         UserError: bad input (before anything is computed), or a machine that stands in the way.
     """
     progress = progress or Silent()
+    created = datetime.now(UTC)
     suite = load_suite(request.subset)
     metrics = choose_metrics(request.dimensions, suite, request.profile)
     matching = match(request.videos, suite)
@@ -71,7 +73,7 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
         scoring = _Scoring(request, metrics, weights, store, journal, progress)
         interrupted = scoring.run(videos)
         results = tuple(scoring.results(videos, interrupted))
-        write_run(request, command, Outcome(suite, matching, metrics, weights, results, interrupted))
+        write_run(request, command, created, Outcome(suite, matching, metrics, weights, results, interrupted))
     return load_run(request.out)
 
 

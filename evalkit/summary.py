@@ -21,14 +21,15 @@ from evalkit.stats import bootstrap_mean
 from evalkit.store import content_key
 
 
-def write_run(request: Request, command: Sequence[str], outcome: Outcome) -> None:
+def write_run(request: Request, command: Sequence[str], created: datetime, outcome: Outcome) -> None:
     """Write `results.parquet`, `vbench.json` and, last, `run.json`.
 
     Raises:
         RunFailed: the disk is full; scored results are in the journal all the same.
     """
     table = results_table(outcome.results)
-    record = _provenance(request, command, outcome)
+    times = {"created": _timestamp(created), "finished": _timestamp(datetime.now(UTC))}
+    record = {"command": list(command), **times, **_provenance(request, outcome)}
     parquet = io.BytesIO()
     table.to_parquet(parquet, index=False)
     write_atomically(request.out / "results.parquet", parquet.getvalue())
@@ -151,7 +152,11 @@ def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]
     }
 
 
-def _provenance(request: Request, command: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+def _timestamp(time: datetime) -> str:
+    return time.isoformat("T", "seconds")
+
+
+def _provenance(request: Request, outcome: Outcome) -> dict[str, Any]:
     suite = outcome.suite
     runtime = request.runtime
     config = {
@@ -163,8 +168,6 @@ def _provenance(request: Request, command: Sequence[str], outcome: Outcome) -> d
         "threads": request.threads,
     }
     return {
-        "command": list(command),
-        "finished": datetime.now(UTC).isoformat("T", "seconds"),
         "videos_dir": str(request.videos.resolve()),
         "config": config,
         "config_sha256": content_key(**config),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -22,33 +23,40 @@ AGGREGATES = {
 }
 
 
-def scores(record: RunRecord) -> Table:
-    """Dimensions with intervals, then headline scores."""
-    summary = record.summary
+def scores(record: RunRecord) -> Group:
+    """Dimensions with intervals, then headline scores; fits a terminal of 80 columns."""
+    return Group(_dimensions(record.summary), _headlines(record.summary["aggregate"]))
+
+
+def _dimensions(summary: Mapping[str, Any]) -> Table:
     lite = summary["profile"] == "lite"
     title = f"{summary['subset']['name']} · " + ("lite stand-ins, not VBench scores" if lite else "VBench")
     if summary["precision"] != "fp32" and not lite:
         title += f" · {summary['precision']}, not the official precision"
     table = Table(title=title, title_justify="left")
-    table.add_column("dimension")
-    table.add_column("score %", justify="right")
-    table.add_column("95 % interval", justify="right")
-    table.add_column("videos", justify="right")
-    table.add_column("not scored", justify="right")
+    table.add_column("dimension", no_wrap=True)
+    for column in ("score %", "95 % interval", "scored", "not scored"):
+        table.add_column(column, justify="right")
     for name, dimension in summary["dimensions"].items():
         unscored = dimension["unscored"]
         table.add_row(
             name,
             _percent(dimension["score"]),
-            _interval(dimension["ci95"]),
+            _interval(dimension),
             str(dimension["n"]),
             f"[bold yellow]{unscored}[/bold yellow]" if unscored else "0",
         )
-    table.add_section()
+    return table
+
+
+def _headlines(aggregate: Mapping[str, Any]) -> Table:
+    table = Table(show_header=False)
+    table.add_column("score", no_wrap=True)
+    table.add_column("percent", justify="right")
     for name, title in AGGREGATES.items():
-        if name in summary["aggregate"]:
-            value = summary["aggregate"][name]
-            table.add_row(title, "needs more dimensions" if value is None else f"{value:.2f}", "", "", "")
+        if name in aggregate:
+            value = aggregate[name]
+            table.add_row(title, "[dim]not all of them scored[/dim]" if value is None else f"{value:.2f}")
     return table
 
 
@@ -85,8 +93,11 @@ def _percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f}"
 
 
-def _interval(bounds: list[Any] | None) -> str:
-    return "unknown (1 prompt)" if bounds is None else f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}"
+def _interval(dimension: Mapping[str, Any]) -> str:
+    if dimension["ci95"] is None:
+        return "-" if dimension["n"] == 0 else "needs 2 prompts"
+    low, high = dimension["ci95"]
+    return f"{100 * low:.2f} to {100 * high:.2f}"
 
 
 def _short(text: str, limit: int = 60) -> str:
