@@ -64,11 +64,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run found, before it is summarised."""
+    """What a run found, before it is summarised.
+
+    `weights` holds the sha256 of each checkpoint; `foreign_weights` names those that are not the published files.
+    """
 
     suite: PromptSuite
     matching: Matching
     metrics: tuple[MetricSpec, ...]
     weights: Mapping[str, str]
+    foreign_weights: tuple[str, ...]
     results: tuple[Result, ...]
     interrupted: bool

@@ -73,7 +73,9 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
         scoring = _Scoring(request, metrics, weights, store, journal, progress)
         interrupted = scoring.run(videos)
         results = tuple(scoring.results(videos, interrupted))
-        write_run(request, command, created, Outcome(suite, matching, metrics, weights, results, interrupted))
+        foreign = tuple(key for key, c in checkpoints_of(metrics).items() if c.sha256 not in (None, weights[key]))
+        outcome = Outcome(suite, matching, metrics, weights, foreign, results, interrupted)
+        write_run(request, command, created, outcome)
     return load_run(request.out)
 
 

@@ -81,6 +81,7 @@ def summarise(request: Request, outcome: Outcome, table: pd.DataFrame, record: M
         "missing_prompts": [{"id": p.id, "text": p.text} for p in matching.missing],
         "unmatched_files": [asdict(u) for u in matching.unmatched],
         "interrupted": outcome.interrupted,
+        "foreign_weights": list(outcome.foreign_weights),
         "aggregate": _aggregate({name: d["score"] for name, d in dimensions.items()}, request.profile == "lite"),
         "provenance": record,
     }

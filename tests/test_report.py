@@ -281,6 +281,13 @@ def test_reduced_precision_is_labelled(complete: RunRecord, pages: dict[str, Par
     assert "reduced precision" not in pages["complete"].words
 
 
+def test_other_weights_are_labelled(complete: RunRecord, pages: dict[str, Parsed]) -> None:
+    words = parse(replaced(complete, summary={**complete.summary, "foreign_weights": ["clip-vit-b-32"]})).words
+    assert "Not the published weights." in words
+    assert "clip-vit-b-32. The scores are not VBench scores." in words
+    assert "Not the published weights." not in pages["complete"].words
+
+
 def test_published_rows_are_as_printed(pages: dict[str, Parsed], complete: RunRecord) -> None:
     words = pages["complete"].words
     for row in TABLES["vbench_custom"].rows():

@@ -33,6 +33,8 @@ def _dimensions(summary: Mapping[str, Any]) -> Table:
     title = f"{summary['subset']['name']} · " + ("lite stand-ins, not VBench scores" if lite else "VBench")
     if summary["precision"] != "fp32" and not lite:
         title += f" · {summary['precision']}, not the official precision"
+    if summary["foreign_weights"]:
+        title += " · not the published weights"
     table = Table(title=title, title_justify="left")
     table.add_column("dimension", no_wrap=True)
     for column in ("score %", "95 % interval", "scored", "not scored"):

@@ -60,7 +60,8 @@ def _entry(run: ShownRun) -> dict[str, Any]:
 def body(page: Page) -> Markup:
     """Title, verdicts and banners."""
     reduced = sorted({run.summary["precision"] for run in page.runs if run.reduced})
-    return page.fill("header.html", entries=[_entry(run) for run in page.runs], reduced=reduced)
+    foreign = sorted({key for run in page.runs for key in run.summary.get("foreign_weights", [])})
+    return page.fill("header.html", entries=[_entry(run) for run in page.runs], reduced=reduced, foreign=foreign)
 
 
 SECTION = Section("Overview", 0, body)
