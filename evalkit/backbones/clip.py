@@ -54,12 +54,12 @@ class ImageTower:
         )
 
 
-def _published(model: str, sha256: str) -> Checkpoint:
+def _published(model: str, size: int, sha256: str) -> Checkpoint:
     return Checkpoint(
         key=f"clip-{model.lower()}",
         file=f"clip_model/{model}.pt",
         url=f"https://openaipublic.azureedge.net/clip/models/{sha256}/{model}.pt",
-        size=0,
+        size=size,
         licence="MIT",
         source="openai/CLIP",
         sha256=sha256,
@@ -68,14 +68,14 @@ def _published(model: str, sha256: str) -> Checkpoint:
 
 
 B32 = ImageTower(
-    _published("ViT-B-32", "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    _published("ViT-B-32", 353_976_522, "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
     patch=32,
     width=768,
     layers=12,
     output=512,
 )
 L14 = ImageTower(
-    _published("ViT-L-14", "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    _published("ViT-L-14", 932_768_134, "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
     patch=14,
     width=1024,
     layers=24,

@@ -20,7 +20,7 @@ CHECKPOINT = Checkpoint(
     key="dino-vitb16",
     file="dino_model/dino_vitbase16_pretrain.pth",
     url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
-    size=0,
+    size=343_242_485,
     licence="Apache-2.0",
     source="facebookresearch/dino",
 )

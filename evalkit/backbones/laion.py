@@ -17,7 +17,7 @@ HEAD = Checkpoint(
     key="laion-aesthetic",
     file="aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",
     url="https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth",
-    size=0,
+    size=4_071,
     licence="MIT",
     source="LAION-AI/aesthetic-predictor",
 )

@@ -24,7 +24,7 @@ CHECKPOINT = Checkpoint(
     key="musiq",
     file="pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",
     url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
-    size=0,
+    size=108_610_983,
     licence="CC BY-NC-SA 4.0 as republished by IQA-PyTorch (converted from google-research/musiq, Apache-2.0)",
     source="IQA-PyTorch, converted from the authors' checkpoint trained on SPAQ",
 )

@@ -27,9 +27,10 @@ CHECKPOINT = Checkpoint(
     key="viclip",
     file="ViCLIP/ViClip-InternVid-10M-FLT.pth",
     url="https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main/ViClip-InternVid-10M-FLT.pth",
-    size=0,
+    size=1_710_545_812,
     licence="not stated for the weights (InternVideo code: Apache-2.0; InternVid data: CC BY-NC-SA 4.0)",
     source="OpenGVLab/InternVideo",
+    sha256="7a4d6ad6eac6632db3693f4b97f9f8f6445b65b1e139a6fc6686150522238c56",
 )
 FRAMES = 8
 MAX_TOKENS = 32
