@@ -90,7 +90,11 @@ def test_positions_by_hand() -> None:
     # Target column j samples the source at (j + 1/2) * 14 / (28 + 0.1) - 1/2: the guard of 0.1 moves every sample.
     source = RNG.normal(size=14)
     grid = torch.tensor(source, dtype=torch.float32).expand(14, 14).reshape(1, 196, 1)
-    row = resize_positions(torch.cat([torch.zeros(1, 1, 1), grid], dim=1), 14, 28)[0, 1:, 0].reshape(14, 28)[5]
+    position = torch.cat([torch.zeros(1, 1, 1), grid], dim=1)
+    upright = torch.cat([torch.zeros(1, 1, 1), grid.reshape(14, 14).T.reshape(1, 196, 1)], dim=1)
+    row = resize_positions(position, 14, 28)[0, 1:, 0].reshape(14, 28)[5]
+    column = resize_positions(upright, 28, 14)[0, 1:, 0].reshape(28, 14)[:, 5]
+    torch.testing.assert_close(row, column)
     for j in range(28):
         at = (j + 0.5) * 14 / 28.1 - 0.5
         taps = range(math.floor(at) - 1, math.floor(at) + 3)
@@ -108,7 +112,8 @@ def test_half_precision_stays_close() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "expected"), [(480, 832, (224, 388)), (832, 480, (388, 224)), (224, 224, (224, 224))]
+    ("height", "width", "expected"),
+    [(480, 832, (224, 388)), (832, 480, (388, 224)), (240, 319, (224, 297)), (224, 224, (224, 224))],
 )
 def test_resizing_rounds_the_longer_side_down(height: int, width: int, expected: tuple[int, int]) -> None:
     assert load_resized(frames(1, height, width), 224, "bilinear", "cpu").shape == (1, 3, *expected)

@@ -1,7 +1,7 @@
 """Transformer blocks of timm and open_clip, rebuilt to run faster with the same numbers up to rounding.
 
 Three savings, none of them an approximation: weights are laid out once for the CPU's matrix kernels; the last block
-computes only the class token, because nothing reads the others; activations overwrite their input.
+computes only the class token, because nothing reads the others; hidden layers are computed in parts that stay in cache.
 
 Axes: B batch, N tokens, Q tokens that are kept, D width, H heads, K width of a head, O and I outputs and inputs.
 """
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock
 
 MLP_ROWS = 512
+"""Tokens whose hidden layer a CPU computes at once: larger ones (over 32 MB) cost fresh memory at every call."""
 
 
 class PackedLinear(nn.Module):
@@ -88,7 +89,6 @@ class Block(nn.Module):
         return x_BQD + self._mlp(self.norm_2(x_BQD))
 
     def _mlp(self, x_BQD: Tensor) -> Tensor:
-        # On a CPU, hidden layers of many tokens at once would be too large for the allocator to reuse their memory.
         size = MLP_ROWS if x_BQD.device.type == "cpu" else x_BQD.shape[:2].numel()
         parts = torch.split(x_BQD.flatten(0, 1), size)
         return torch.cat([self.fc_2(self.activation(self.fc_1(part))) for part in parts]).view_as(x_BQD)
@@ -103,7 +103,7 @@ def _attend(q_BHQK: Tensor, k_BHNK: Tensor, v_BHNK: Tensor, attn_mask: Tensor | 
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """CLIP's x * sigmoid(1.702 x); overwrites nothing but its own scratch."""
+    """CLIP's x * sigmoid(1.702 x), with one temporary."""
     return torch.mul(x, 1.702).sigmoid_().mul_(x)
 
 
