@@ -10,6 +10,7 @@ Axes: B batch, C channels, T frames, P patches of a frame, N tokens, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -143,9 +144,9 @@ def preprocess(frames_THWC: Frames, device: str) -> Tensor:
 def middle_frames(n_frames: int, count: int = FRAMES) -> list[int]:
     """Cut a clip into `count` equal intervals and take each one's middle; a short clip repeats its last frame."""
     used = min(count, n_frames)
-    edges = np.linspace(0, n_frames, used + 1).astype(int)
-    middles = (edges[:-1] + edges[1:] - 1) // 2
-    return [int(i) for i in middles] + [int(middles[-1])] * (count - used)
+    edges = [k * n_frames // used for k in range(used + 1)]
+    middles = [(start + end - 1) // 2 for start, end in pairwise(edges)]
+    return middles + middles[-1:] * (count - used)
 
 
 def load(store: WeightStore, runtime: Runtime) -> Extractor:
