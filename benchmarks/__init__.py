@@ -1,0 +1,1 @@
+"""Measurements against the official package; results in `results/`."""
