@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from evalkit.backbones.base import Runtime
 from evalkit.matching import Matching
@@ -44,19 +45,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """A matched file with its identity, or the reason why it cannot be read."""
+    """A matched file that can be opened, and its identity."""
+
+    sample: Sample
+    sha256: str
+    info: VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A matched file that cannot be opened, and why (`sha256` is None if not even its bytes can be read)."""
 
     sample: Sample
     sha256: str | None
-    info: VideoInfo | None
-    fault: str | None = None
+    fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The score of one video in one dimension."""
+    """The score of one video in one dimension; `key` is its content address, None for an unreadable video."""
 
-    video: Video
+    video: Video | Unreadable
     metric: MetricSpec
     key: str | None
     score: Score
@@ -76,3 +85,20 @@ class Outcome:
     foreign_weights: tuple[str, ...]
     results: tuple[Result, ...]
     interrupted: bool
+
+
+class Progress(Protocol):
+    """Who watches a job."""
+
+    def start(self, what: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+
+    def advance(self, steps: int = 1) -> None: ...
+
+
+class Silent:
+    """Nobody watches."""
+
+    def start(self, what: str, total: int) -> None: ...
+
+    def advance(self, steps: int = 1) -> None: ...

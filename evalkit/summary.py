@@ -13,7 +13,7 @@ import pandas as pd
 
 from evalkit import provenance
 from evalkit.files import write_atomically
-from evalkit.job import Outcome, Request, Result
+from evalkit.job import Outcome, Request, Result, Video
 from evalkit.metrics.base import MetricSpec
 from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA
 from evalkit.scoring import lingen_quality6, m4v_avg4, mean7, totals
@@ -50,7 +50,7 @@ def results_table(results: Sequence[Result]) -> pd.DataFrame:
 def _row(result: Result) -> dict[str, Any]:
     video, score = result.video, result.score
     prompt = video.sample.prompt
-    info = asdict(video.info) if video.info else {}
+    info = asdict(video.info) if isinstance(video, Video) else {}
     return {
         "file": video.sample.file,
         "prompt_id": prompt.id,

@@ -21,9 +21,11 @@ LAYERS = (
     {"metrics"},
     {"lite"},
     {"job", "reference", "score_table"},
-    {"audit", "compare", "summary"},
+    {"audit", "compare", "identify", "summary"},
+    {"scoring_pass"},
     {"report"},
     {"demo", "doctor", "runner"},
+    {"options"},
     {"cli"},
 )
 MAY_IMPORT_M4V = {"runner", "flops", "latency"}

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import evalkit.runner
+import evalkit.scoring_pass
 from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
 from evalkit.errors import RunFailed, UserError
 from evalkit.job import Request
@@ -42,13 +43,13 @@ class Bench:
         self.fail: Callable[[Frames], None] = lambda frames_BHWC: None
         self.metrics = {m.name: m for m in (self.brightness(), self.last(), self.words())}
         monkeypatch.setattr(evalkit.runner, "registry", lambda profile: self.metrics)
-        real_read = evalkit.runner.read
+        real_read = evalkit.scoring_pass.read
 
         def read(path: Path, *args: object) -> object:
             self.did["decode"] += 1
             return real_read(path, *args)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(evalkit.runner, "read", read)
+        monkeypatch.setattr(evalkit.scoring_pass, "read", read)
 
     def mean_pixel(self) -> FeatureSpec:
         def embed(frames_BHWC: Frames) -> Array:
@@ -236,7 +237,7 @@ def test_a_network_that_fails_on_one_video_costs_that_video_only(bench: Bench, r
 
     bench.fail = fail
     record = score_folder(request_)
-    assert reasons(record)[("002-0.mp4", LAST)] == "the network failed: out of memory"
+    assert reasons(record)[("002-0.mp4", LAST)] == "mean_pixel failed: out of memory"
     assert record.summary["dimensions"][LAST]["n"] == 2
     bench.fail = lambda frames_BHWC: None
     bench.did.clear()

@@ -52,6 +52,9 @@ class Linear(nn.Module):
 def _can_pack(weight_OI: Tensor) -> bool:
     if weight_OI.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    operators = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")  # torch may rename them
+    if not all(hasattr(torch.ops.mkldnn, name) for name in operators):
+        return False
     if weight_OI.dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return weight_OI.dtype == torch.float32

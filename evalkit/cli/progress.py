@@ -10,7 +10,7 @@ from evalkit import cli
 
 
 class Bars:
-    """One bar at a time, as `evalkit.runner.Progress`. Without a terminal it says one line a stage."""
+    """One bar at a time, as `evalkit.job.Progress`. Without a terminal it says one line a stage."""
 
     def __init__(self) -> None:
         self.bars = Progress(

@@ -74,13 +74,14 @@ def vbench(
     from evalkit.cli.progress import Bars
     from evalkit.files import write_atomically
     from evalkit.job import Request
+    from evalkit.options import parse_precision, parse_profile, resolve_device
     from evalkit.report import render
-    from evalkit.runner import parse_precision, parse_profile, resolve_device, resolve_profile, score_folder
+    from evalkit.runner import score_folder
     from evalkit.weights import default_root
 
     names = tuple(name.strip() for name in (dimensions or "").split(",") if name.strip())
     folder = weights or default_root()
-    chosen = resolve_profile(parse_profile(profile), folder, names, subset)
+    chosen = parse_profile(profile, folder, names, subset)
     run = out or Path("runs") / f"{videos.resolve().name}-{Path(subset).stem}-{chosen}"
     request = Request(
         videos=videos,

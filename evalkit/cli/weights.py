@@ -135,8 +135,7 @@ def verify(
         names = " + ".join(c.key for c in feature.checkpoints)
         try:
             feature.load(store, Runtime())
-            if not trust_weights:
-                store.vouch(feature.checkpoints)
+            store.vouch(feature.checkpoints)
             digests = ", ".join(f"{c.file} {store.sha256(c)[:12]}" for c in feature.checkpoints)
             cli.out.print(f"[green]ok[/green]     {names}: {digests}", soft_wrap=True, highlight=False)
         except UserError as e:

@@ -1,0 +1,207 @@
+"""One pass over a video's frames for all networks that still need them; every score goes to the journal at once.
+
+A result's key is made of everything it depends on, so that what the journal holds is never computed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from evalkit.backbones.base import Extractor, FeatureSpec, Reader, Runtime
+from evalkit.identify import video_key
+from evalkit.job import Progress, Result, Unreadable, Video
+from evalkit.metrics.base import MetricSpec
+from evalkit.posters import PosterReader
+from evalkit.store import Journal, content_key
+from evalkit.types import Array, Clip, Frames, Sample, Score
+from evalkit.video import VideoError, read
+from evalkit.weights import WeightStore
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class ScoringPass:
+    """Fills the journal with the scores that it lacks.
+
+    Args:
+        metrics: what to score.
+        weights: sha256 of every checkpoint, by key.
+        store: where networks find their checkpoints.
+        runtime: device, precision and batch of the networks.
+        journal: holds the results.
+        posters: takes a still of each video in the same pass.
+        progress: is told of every decoded frame.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[MetricSpec],
+        weights: Mapping[str, str],
+        store: WeightStore,
+        runtime: Runtime,
+        journal: Journal,
+        posters: Callable[[Video], PosterReader],
+        progress: Progress,
+    ) -> None:
+        self.metrics = metrics
+        self.weights = weights
+        self.store = store
+        self.runtime = runtime
+        self.journal = journal
+        self.posters = posters
+        self.progress = progress
+        self.failures: dict[str, str] = {}
+
+    def run(self, videos: Sequence[Video]) -> bool:
+        """Score what is missing; return whether Ctrl-C cut it short."""
+        work = [video for video in videos if self._needs_decoding(video)]
+        try:
+            extractors = self._load({f.name: f for video in work for m in self._lacking(video) for f in m.features})
+            self.progress.start(_describe(work), sum(video.info.n_frames for video in work))
+            for video in work:
+                if self._needs_decoding(video):  # a twin with the same content may have been scored by now
+                    self._score(video, extractors)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    def results(self, videos: Sequence[Video | Unreadable]) -> Iterator[Result]:
+        """Every video in every dimension asked of it, scored or with the reason why not."""
+        for video in videos:
+            for metric in self._asked(video.sample):
+                if isinstance(video, Unreadable):
+                    yield Result(video, metric, None, Score.missing(video.fault))
+                else:
+                    yield Result(video, metric, self._key(video, metric), self._result(video, metric))
+
+    def _result(self, video: Video, metric: MetricSpec) -> Score:
+        key = self._key(video, metric)
+        if record := self.journal.get(key):
+            return Score(record["value"], record["n_terms"], record["unscored"])
+        facts = self.journal.get(video_key(video.sha256)) or {}
+        return Score.missing(facts.get("fault") or self.failures.get(key) or "interrupted before it was scored")
+
+    def _asked(self, sample: Sample) -> list[MetricSpec]:
+        return [m for m in self.metrics if sample.prompt.asks_for(m.dimension)]
+
+    def _lacking(self, video: Video) -> list[MetricSpec]:
+        return [m for m in self._asked(video.sample) if self.journal.get(self._key(video, m)) is None]
+
+    def _needs_decoding(self, video: Video) -> bool:
+        return bool(self._lacking(video)) or not self.posters(video).path.exists()
+
+    def _key(self, video: Video, metric: MetricSpec) -> str:
+        """The content address of a result: everything that its value depends on."""
+        prompt = video.sample.prompt
+        return content_key(
+            video=video_key(video.sha256),
+            dimension=[metric.name, metric.version],
+            features=[[f.name, f.version] for f in metric.features],
+            weights=[self.weights[c.key] for f in metric.features for c in f.checkpoints],
+            precision=self.runtime.precision if any(f.checkpoints for f in metric.features) else None,
+            prompt=[prompt.text, prompt.auxiliary.get(metric.dimension)] if metric.reads_prompt else None,
+        )
+
+    def _load(self, features: Mapping[str, FeatureSpec]) -> dict[str, Extractor]:
+        self.progress.start("loading networks", sum(bool(feature.checkpoints) for feature in features.values()))
+        extractors = {}
+        for name, feature in features.items():
+            extractors[name] = feature.load(self.store, self.runtime)
+            if feature.checkpoints:
+                self.store.vouch(feature.checkpoints)
+                self.progress.advance()
+        return extractors
+
+    def _score(self, video: Video, extractors: Mapping[str, Extractor]) -> None:
+        clip = Clip(video.info, video.sample.prompt.text, video.sample.prompt.auxiliary)
+        able = []
+        for metric in self._lacking(video):
+            if video.info.n_frames < metric.min_frames:
+                reason = f"needs at least {metric.min_frames} frames, the clip has {video.info.n_frames}"
+                self._keep(video, metric, Score.missing(reason))
+            else:
+                able.append(metric)
+        wanted = {f.name: f for metric in able for f in metric.features}
+        readers = {name: _Guarded(extractors[name], f, clip) for name, f in wanted.items()}
+        if self._read(video, readers.values()):
+            features = {name: reader.close() for name, reader in readers.items()}
+            for metric in able:
+                self._conclude(video, metric, clip, features)
+
+    def _read(self, video: Video, readers: Iterable[_Guarded]) -> bool:
+        """Decode once for all readers; a damaged video is remembered and scored by none."""
+        poster = self.posters(video)
+        try:
+            for chunk in read(video.sample.path, video.info):
+                for reader in readers:
+                    reader.push(chunk.start, chunk.colours(reader.pixels))
+                poster.push(chunk.start, chunk.frames_THWC)
+                self.progress.advance(len(chunk.frames_THWC))
+        except VideoError as e:
+            self.journal.put(video_key(video.sha256), {"fault": e.reason})
+            return False
+        poster.close()
+        return True
+
+    def _conclude(self, video: Video, metric: MetricSpec, clip: Clip, found: Mapping[str, Array | str]) -> None:
+        """Score one metric; a network that failed on this video leaves it unscored and is tried again next time."""
+        features: dict[str, Array] = {}
+        for feature in metric.features:
+            array = found[feature.name]
+            if isinstance(array, str):
+                self.failures[self._key(video, metric)] = array
+                return
+            features[feature.name] = array
+        self._keep(video, metric, _finite(metric.score(clip, features)))
+
+    def _keep(self, video: Video, metric: MetricSpec, score: Score) -> None:
+        record = {
+            "file": video.sample.file,
+            "dimension": metric.name,
+            "value": score.value,
+            "n_terms": score.n_terms,
+            "unscored": score.unscored,
+            "device": self.runtime.device,
+        }
+        self.journal.put(self._key(video, metric), record)
+
+
+class _Guarded:
+    """A reader whose failure costs its own metrics on this one video, and nothing else of a long run."""
+
+    def __init__(self, extractor: Extractor, feature: FeatureSpec, clip: Clip) -> None:
+        self.pixels = feature.pixels
+        self.name = feature.name
+        self.failure: str | None = None
+        self.reader: Reader | None = self._try(lambda: extractor.open(clip))
+
+    def push(self, start: int, frames_THWC: Frames) -> None:
+        if (reader := self.reader) and not self.failure:
+            self._try(lambda: reader.push(start, frames_THWC))
+
+    def close(self) -> Array | str:
+        """The features, or why there are none."""
+        features = self._try(self.reader.close) if self.reader and not self.failure else None
+        return f"{self.name} failed: {self.failure}" if features is None else features
+
+    def _try(self, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except (RuntimeError, ValueError, ArithmeticError, IndexError) as e:  # torch: out of memory is a RuntimeError
+            log.exception("%s failed", self.name)
+            self.failure = (str(e).strip() or repr(e)).splitlines()[0][:200]
+            return None
+
+
+def _finite(score: Score) -> Score:
+    if score.value is not None and not math.isfinite(score.value):
+        return Score.missing("the result is not a finite number")
+    return score
+
+
+def _describe(work: Sequence[Video]) -> str:
+    return f"scoring {len(work)} videos" if work else "everything is scored already"
