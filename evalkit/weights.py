@@ -212,7 +212,9 @@ def _not_a_checkpoint(checkpoint: Checkpoint, path: Path, why: str) -> UserError
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Load every tensor into `module`, in evaluation mode and without gradients.
+    """Give `module` the tensors as its own, in its precision, in evaluation mode and without gradients.
+
+    The module may be on the meta device: then its weights are neither initialised for nothing nor held twice.
 
     Raises:
         UserError: a tensor is missing, surplus or of another shape; names the first few.
@@ -232,5 +234,5 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], checkpoint: Ch
             f"The checkpoint {checkpoint.file} does not fit {type(module).__name__}: {'; '.join(faults[:3])}{more}.",
             f"It may be another model's file; fetch it again with `m4v-eval weights pull {checkpoint.key} --force`.",
         )
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict({k: tensors[k].to(own[k].dtype) for k in own}, strict=True, assign=True)
     module.eval().requires_grad_(False)

@@ -114,10 +114,12 @@ def load_images(tower: ImageTower, store: WeightStore, runtime: Runtime) -> Clip
     Raises:
         UserError: the checkpoint is missing, untrusted, or another model's.
     """
-    network = tower.build()
+    with torch.device("meta"):
+        network = tower.build()
     tensors = store.state_dict(tower.checkpoint)
     images = {key.removeprefix("visual."): value for key, value in tensors.items() if key.startswith("visual.")}
     load_strict(network, images, tower.checkpoint)
+    del tensors, images  # or packing the weights would hold them twice
     return ClipEmbed(network, runtime)
 
 

@@ -86,7 +86,8 @@ def load(store: WeightStore, runtime: Runtime) -> Extractor:
     Raises:
         UserError: the checkpoint is missing or is another model's.
     """
-    network = Dino()
+    with torch.device("meta"):
+        network = Dino()
     load_strict(network.vit, store.state_dict(CHECKPOINT), CHECKPOINT)
     return PerFrame(DinoEmbed(network, runtime), runtime.batch)
 

@@ -155,9 +155,13 @@ def load(store: WeightStore, runtime: Runtime) -> Extractor:
     Raises:
         UserError: the checkpoint is missing or is another model's.
     """
-    network = ViClip()
+    with torch.device("meta"):
+        network = ViClip()
+    # The one buffer that no checkpoint holds.
+    network.text_encoder.attn_mask = network.text_encoder.build_causal_mask()
     tensors = store.state_dict(CHECKPOINT)
     load_strict(network, {key: value for key, value in tensors.items() if key not in TRAINING_ONLY}, CHECKPOINT)
+    del tensors  # or packing the weights would hold them twice
     return SelectedFrames(middle_frames, ViClipEmbed(network, runtime))
 
 
