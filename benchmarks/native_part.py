@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from evalkit import runner, video
+from evalkit import runner, scoring_pass, video
 from evalkit.job import Request
 
 
@@ -30,7 +30,7 @@ def once(videos: Path, run: Path) -> tuple[float, float]:
         dimensions=("temporal_flickering",),
         threads=1,
     )
-    with mock.patch.object(runner, "read", wraps=video.read) as decode:
+    with mock.patch.object(scoring_pass, "read", wraps=video.read) as decode:
         start = time.process_time()
         runner.score_folder(request)
         seconds = time.process_time() - start
