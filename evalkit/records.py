@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RUN_SCHEMA = "m4v-eval/run/1"
 VBENCH_SCHEMA = "m4v-eval/vbench/1"
@@ -85,6 +86,8 @@ def load_run(path: Path) -> RunRecord:
     Raises:
         UserError: the directory is not a finished run of this schema.
     """
+    import pandas as pd
+
     manifest = read_json(path / "run.json", RUN_SCHEMA)
     summary = read_json(path / "vbench.json", VBENCH_SCHEMA)
     try:

@@ -19,7 +19,6 @@ from evalkit.records import RUN_SCHEMA, RunRecord, load_run, read_json
 from evalkit.scoring import CUSTOM7
 from evalkit.scoring_pass import ScoringPass
 from evalkit.store import Journal, only_writer
-from evalkit.summary import write_run
 from evalkit.types import Profile, PromptSuite
 from evalkit.weights import Checkpoint, WeightStore
 
@@ -51,6 +50,9 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
         foreign = tuple(key for key, c in checkpoints_of(metrics).items() if c.sha256 not in (None, weights[key]))
         results = tuple(scoring.results(videos))
         outcome = Outcome(suite, matching, metrics, weights, foreign, results, interrupted)
+        # Tables and statistics come when the networks have gone: side by side they would take the most memory.
+        from evalkit.summary import write_run
+
         write_run(request, command, created, outcome)
     return load_run(request.out)
 

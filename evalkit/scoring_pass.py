@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from evalkit.backbones.base import Extractor, FeatureSpec, Reader, Runtime
+from evalkit.backbones.base import Extractor, FeatureSpec, Reader, ReadsPrompts, Runtime
 from evalkit.identify import video_key
 from evalkit.job import Progress, Result, Unreadable, Video
+from evalkit.memory import tensors_in_own_mappings
 from evalkit.metrics.base import MetricSpec
 from evalkit.posters import PosterReader
 from evalkit.store import Journal, content_key
@@ -61,6 +62,9 @@ class ScoringPass:
         work = [video for video in videos if self._needs_decoding(video)]
         try:
             extractors = self._load({f.name: f for video in work for m in self._lacking(video) for f in m.features})
+            for extractor in extractors.values():
+                if isinstance(extractor, ReadsPrompts):
+                    extractor.read_prompts(video.sample.prompt.text for video in work)
             self.progress.start(_describe(work), sum(video.info.n_frames for video in work))
             for video in work:
                 if self._needs_decoding(video):  # a twin with the same content may have been scored by now
@@ -110,7 +114,8 @@ class ScoringPass:
         self.progress.start("loading networks", sum(bool(feature.checkpoints) for feature in features.values()))
         extractors = {}
         for name, feature in features.items():
-            extractors[name] = feature.load(self.store, self.runtime)
+            with tensors_in_own_mappings():
+                extractors[name] = feature.load(self.store, self.runtime)
             if feature.checkpoints:
                 self.store.vouch(feature.checkpoints)
                 self.progress.advance()

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Each layer may import the layers before it, and modules of its own package.
 LAYERS = (
     {"errors", "resources", "types"},
-    {"container_end", "files", "provenance"},
+    {"container_end", "files", "memory", "provenance"},
     {"prompts", "records", "store", "video", "weights"},
     {"download", "matching", "posters"},
     {"backbones", "scoring", "stats"},

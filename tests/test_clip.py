@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import nn
 from evalkit.backbones.base import Runtime
 from evalkit.backbones.clip import B32, L14, ClipEmbed, ImageTower, load_images, preprocess
 from evalkit.backbones.laion import AestheticScore
-from evalkit.backbones.vit import from_open_clip
+from evalkit.backbones.vit import Linear, from_open_clip
 from evalkit.errors import UserError
 from evalkit.weights import WeightStore
 from tests.networks import randomize
@@ -39,6 +40,17 @@ def test_equals_open_clip(shape: ImageTower) -> None:
     with torch.inference_mode():
         expected = nn.functional.normalize(tower(shape)(preprocess(clip, "cpu")), dim=-1).numpy()
     np.testing.assert_allclose(ClipEmbed(tower(shape), Runtime())(clip), expected, atol=2e-6)
+
+
+def test_weights_published_in_half_stay_so_with_the_same_numbers() -> None:
+    network = tower().half().float()
+    clip = frames(3, 240, 320)
+    wide = ClipEmbed(copy.deepcopy(network), Runtime())(clip)
+    narrow = ClipEmbed(network, Runtime(), published_in_half=True)
+    layers = [module for module in network.modules() if isinstance(module, Linear)]
+    for _ in range(2):
+        np.testing.assert_allclose(narrow(clip), wide, atol=2e-6)
+        assert all(layer.half_OI.dtype == torch.float16 and layer.weight_OI.numel() == 0 for layer in layers)
 
 
 def test_last_block_shortcut_equals_the_full_block() -> None:

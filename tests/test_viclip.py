@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from evalkit.backbones.base import Runtime
-from evalkit.backbones.viclip import FRAMES, MAX_TOKENS, Shape, ViClip, ViClipEmbed, middle_frames, preprocess
+from evalkit.backbones.base import ReadsPrompts, Runtime
+from evalkit.backbones.viclip import (
+    FRAMES,
+    MAX_TOKENS,
+    Shape,
+    ViClip,
+    ViClipEmbed,
+    ViClipReader,
+    middle_frames,
+    preprocess,
+)
 from evalkit.metrics.overall_consistency import METRIC
 from evalkit.types import Clip, VideoInfo
 from tests.networks import randomize
@@ -82,6 +91,16 @@ def test_prompts_are_embedded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.shape == (2, SHAPE.output)
     assert np.array_equal(first[1], second[1])
     assert not np.allclose(first[1], third[1], atol=1e-3)
+
+
+def test_prompts_read_in_advance_need_no_text_tower_afterwards() -> None:
+    expected = ViClipEmbed(shallow(), Runtime())(clip_of(8, "a dog"), frames(8))
+    embed = ViClipEmbed(shallow(), Runtime())
+    extractor = ViClipReader(embed)
+    assert isinstance(extractor, ReadsPrompts)
+    extractor.read_prompts(["a cat", "a dog", "a cat"])
+    assert not hasattr(embed.network, "text_encoder")
+    np.testing.assert_array_equal(embed(clip_of(8, "a dog"), frames(8))[1], expected[1])
 
 
 def test_tokens_of_a_prompt() -> None:

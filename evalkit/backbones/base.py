@@ -6,9 +6,9 @@ with the length of the clip. A reader keeps only features (a few kilobytes a fra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,6 +30,13 @@ class Extractor(Protocol):
     """A loaded network (or plain pixel statistic) that can read clips, one after the other."""
 
     def open(self, clip: Clip) -> Reader: ...
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """An extractor that also reads prompts; it is told all of them in advance, and can then let its text network go."""
+
+    def read_prompts(self, prompts: Iterable[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,10 +92,10 @@ def preprocess(frames_BHWC: Frames, device: str) -> Tensor:
 class ClipEmbed:
     """Frames `(B, H, W, 3)` to unit vectors `(B, D)`, float32."""
 
-    def __init__(self, network: VisionTransformer, runtime: Runtime) -> None:
+    def __init__(self, network: VisionTransformer, runtime: Runtime, published_in_half: bool = False) -> None:
         self.network = network
         self.runtime = runtime
-        prepare(network, network.transformer.resblocks, from_open_clip, runtime)
+        prepare(network, network.transformer.resblocks, from_open_clip, runtime, published_in_half)
 
     def __call__(self, frames_BHWC: Frames) -> Array:
         features: Array = self.embed(frames_BHWC).cpu().numpy()
@@ -118,9 +118,10 @@ def load_images(tower: ImageTower, store: WeightStore, runtime: Runtime) -> Clip
         network = tower.build()
     tensors = store.state_dict(tower.checkpoint)
     images = {key.removeprefix("visual."): value for key, value in tensors.items() if key.startswith("visual.")}
+    in_half = all(value.dtype == torch.float16 for key, value in images.items() if key.startswith("transformer."))
     load_strict(network, images, tower.checkpoint)
     del tensors, images  # or packing the weights would hold them twice
-    return ClipEmbed(network, runtime)
+    return ClipEmbed(network, runtime, in_half)
 
 
 def load(tower: ImageTower, store: WeightStore, runtime: Runtime) -> Extractor:

@@ -8,7 +8,8 @@ Axes: B batch, N tokens, Q tokens that are kept, D width, H heads, K width of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,6 +36,22 @@ class Linear(nn.Module):
         super().__init__()
         self.weight_OI, self.bias_O = weight_OI.detach(), bias_O.detach()
         self.packed = False
+        self.half_OI: Tensor | None = None
+
+    def narrow(self) -> None:
+        """Hold a weight that was published in half precision so, until it is widened."""
+        self.half_OI, self.weight_OI = self.weight_OI.half(), self.weight_OI.new_empty(0)
+
+    @contextmanager
+    def wide(self) -> Iterator[None]:
+        """Have the weight in float32, and packed, inside the context."""
+        if self.half_OI is None:
+            yield
+            return
+        self.weight_OI, empty = self.half_OI.float(), self.weight_OI
+        self.pack()
+        yield
+        self.weight_OI, self.packed = empty, False
 
     def pack(self) -> None:
         """Replace the weight by its packed form, where device, precision and library allow it."""
@@ -88,7 +105,16 @@ class Block(nn.Module):
         self.out, self.fc_1, self.fc_2 = (Linear(layer.weight, layer.bias) for layer in (out, fc_1, fc_2))
         self.activation = activation
 
+    def linears(self) -> tuple[Linear, ...]:
+        return self.q, self.kv, self.out, self.fc_1, self.fc_2
+
     def forward(self, x_BND: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        with ExitStack() as wide:
+            for layer in self.linears():
+                wide.enter_context(layer.wide())
+            return self._attend_and_mix(x_BND, attn_mask)
+
+    def _attend_and_mix(self, x_BND: Tensor, attn_mask: Tensor | None) -> Tensor:
         y_BND: Tensor = self.norm_1(x_BND)
         q_BHQK = self.q(y_BND[:, : self.kept]).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k_BHNK, v_BHNK = self.kv(y_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -134,10 +160,12 @@ def prepare(
     blocks: nn.Sequential | nn.ModuleList,
     rebuild: Callable[..., Block],
     runtime: Runtime,
+    published_in_half: bool = False,
 ) -> None:
     """Make a loaded network ready to run: device, precision, fast `blocks` (the last returns the class token alone).
 
-    Weights are packed one by one, so that they are never held twice.
+    Weights are packed one by one, so that they are never held twice. Those published in half precision stay so on a
+    CPU and are widened block by block as they are used: half the memory, the same numbers, 2 to 3 % of the time.
     """
     network.to(runtime.device, DTYPES[runtime.precision])
     for i, block in enumerate(blocks):
@@ -145,6 +173,7 @@ def prepare(
     if runtime.compile:
         network.compile(dynamic=True)  # the compiler picks its own weight layout and refuses a packed one
         return
+    narrow = published_in_half and runtime.device == "cpu" and runtime.precision == "fp32"
     for layer in network.modules():
         if isinstance(layer, Linear):
-            layer.pack()
+            layer.narrow() if narrow else layer.pack()

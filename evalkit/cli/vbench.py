@@ -75,7 +75,6 @@ def vbench(
     from evalkit.files import write_atomically
     from evalkit.job import Request
     from evalkit.options import parse_precision, parse_profile, resolve_device
-    from evalkit.report import render
     from evalkit.runner import score_folder
     from evalkit.weights import default_root
 
@@ -99,6 +98,8 @@ def vbench(
     )
     with Bars() as bars:
         record = score_folder(request, bars, sys.argv)
+        from evalkit.report import render  # not before the networks have gone
+
         bars.start("writing the report", 1)
         render([record], run / "report.html")
     if json:
