@@ -90,6 +90,11 @@ class Bench:
         }
         return {**cost, "scores": scores}
 
+    def native_part(self, part: str, *arguments: str | Path) -> Record:
+        """Run a part of this project's side that is measured inside one process."""
+        command: list[str | Path] = [sys.executable, "-m", "benchmarks.native_part", part, "--work", self.work]
+        return run([*command, *arguments], self.core, self.log(f"native-{part}")).as_dict()
+
     def log(self, name: str) -> Path:
         return self.work / "logs" / f"{name}.log"
 
@@ -126,8 +131,13 @@ def bf16(bench: Bench) -> Record:
 
 
 def by_dimension(bench: Bench) -> Record:
-    """`m4v-eval vbench` for one dimension at a time, each from nothing to the report."""
-    return {name: bench.native("one", "--dimensions", name) for name in NETWORKS}
+    """One dimension after the other in one process, each loading its own network, as the official side is measured."""
+    out = bench.parts / "native-dimensions.json"
+    bench.native_part(
+        "score", "--videos", bench.videos, "--out", out, "--cache", bench.cache, "--dimensions", *NETWORKS
+    )
+    dimensions: Record = json.loads(out.read_text(encoding="utf-8"))
+    return dimensions
 
 
 def pixels(bench: Bench) -> Record:
@@ -135,8 +145,7 @@ def pixels(bench: Bench) -> Record:
     sides: Record = {}
     theirs, ours = bench.parts / "pixels-official.json", bench.parts / "pixels-native.json"
     bench.official("pixels", "--videos", bench.pixel_videos, "--out", theirs)
-    command: list[str | Path] = [sys.executable, "-m", "benchmarks.native_part", "--videos", bench.pixel_videos]
-    run([*command, "--work", bench.work, "--out", ours], bench.core, bench.log("native-pixels"))
+    bench.native_part("pixels", "--videos", bench.pixel_videos, "--out", ours)
     for side, path in (("official", theirs), ("native", ours)):
         sides[side] = json.loads(path.read_text(encoding="utf-8"))
     return sides
