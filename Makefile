@@ -47,10 +47,18 @@ test: lint
 ifneq ($(BROWSER),yes)
 	@echo "No chromium and chromedriver here: the browser tests are left out (Debian: apt-get install chromium chromium-driver)."
 endif
-	$(BIN)/pytest -n 2 -m '$(FAST)'
+	$(BIN)/pytest -n 2 --dist loadgroup -m '$(FAST)'
 
 test-slow: install
 	$(BIN)/pytest -m slow
 
+# PARITY='--full' compares the networks at their published size as well; see python -m tests.parity --help.
+parity: install
+	$(BIN)/python -m tests.parity $(PARITY)
+
+# BENCH='--clips 2' takes a quarter of the time; see python -m benchmarks.vbench_speed --help.
+bench: install
+	$(BIN)/python -m benchmarks.vbench_speed $(BENCH)
+
 clean:
-	rm -rf $(VENV) demo runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build demo runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
