@@ -53,6 +53,19 @@ def test_weights_published_in_half_stay_so_with_the_same_numbers() -> None:
         assert all(layer.half_OI.dtype == torch.float16 and layer.weight_OI.numel() == 0 for layer in layers)
 
 
+def test_a_batch_that_fails_leaves_half_weights_as_they_were() -> None:
+    network = tower().half().float()
+    embed = ClipEmbed(network, Runtime(), published_in_half=True)
+    clip = frames(2, 240, 320)
+    expected = embed(clip)
+    layer = next(module for module in network.modules() if isinstance(module, Linear))
+    with pytest.raises(RuntimeError, match="out of memory"), layer.wide():
+        raise RuntimeError("out of memory")
+    assert layer.weight_OI.numel() == 0
+    assert not layer.packed
+    np.testing.assert_array_equal(embed(clip), expected)
+
+
 def test_last_block_shortcut_equals_the_full_block() -> None:
     block = tower().transformer.resblocks[-1]
     x = torch.randn(3, 50, 128)

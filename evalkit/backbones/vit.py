@@ -50,8 +50,10 @@ class Linear(nn.Module):
             return
         self.weight_OI, empty = self.half_OI.float(), self.weight_OI
         self.pack()
-        yield
-        self.weight_OI, self.packed = empty, False
+        try:
+            yield
+        finally:  # a batch that failed (out of memory, Ctrl-C) must not leave the layer half changed
+            self.weight_OI, self.packed = empty, False
 
     def pack(self) -> None:
         """Replace the weight by its packed form, where device, precision and library allow it."""
