@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 
 from evalkit.errors import RunFailed, UserError
-from evalkit.weights import Checkpoint, hash_file
+from evalkit.files import hash_file
+from evalkit.weights import Checkpoint
 
 OFFLINE = "M4V_EVAL_OFFLINE"
 """Set to 1 to forbid every download."""

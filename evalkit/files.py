@@ -1,13 +1,20 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Files: written so that a crash never leaves half of one, and known by their content."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from evalkit.errors import RunFailed
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from evalkit.files import hash_file
 from evalkit.job import Progress, Unreadable, Video
 from evalkit.store import Journal, content_key
 from evalkit.types import Sample, VideoInfo
 from evalkit.video import DECODER_VERSION, VideoError, probe
-from evalkit.weights import hash_file
 
 
 def identify(samples: Sequence[Sample], journal: Journal, progress: Progress) -> list[Video | Unreadable]:

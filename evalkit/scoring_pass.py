@@ -80,10 +80,10 @@ class ScoringPass:
                 if isinstance(video, Unreadable):
                     yield Result(video, metric, None, Score.missing(video.fault))
                 else:
-                    yield Result(video, metric, self._key(video, metric), self._result(video, metric))
+                    key = self._key(video, metric)
+                    yield Result(video, metric, key, self._result(video, key))
 
-    def _result(self, video: Video, metric: MetricSpec) -> Score:
-        key = self._key(video, metric)
+    def _result(self, video: Video, key: str) -> Score:
         if record := self.journal.get(key):
             return Score(record["value"], record["n_terms"], record["unscored"])
         facts = self.journal.get(video_key(video.sha256)) or {}
@@ -113,12 +113,12 @@ class ScoringPass:
     def _load(self, features: Mapping[str, FeatureSpec]) -> dict[str, Extractor]:
         self.progress.start("loading networks", sum(bool(feature.checkpoints) for feature in features.values()))
         extractors = {}
-        for name, feature in features.items():
-            with tensors_in_own_mappings():
+        with tensors_in_own_mappings():
+            for name, feature in features.items():
                 extractors[name] = feature.load(self.store, self.runtime)
-            if feature.checkpoints:
-                self.store.vouch(feature.checkpoints)
-                self.progress.advance()
+                if feature.checkpoints:
+                    self.store.vouch(feature.checkpoints)
+                    self.progress.advance()
         return extractors
 
     def _score(self, video: Video, extractors: Mapping[str, Extractor]) -> None:

@@ -10,7 +10,6 @@ archives, which can run code; they are opened only if their sha256 is the publis
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import pickle
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalkit.errors import RunFailed, UserError
-from evalkit.files import write_atomically
+from evalkit.files import hash_file, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,12 +62,6 @@ class MissingWeights(UserError):
 def default_root() -> Path:
     """The official cache folder."""
     return Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench")
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class WeightStore:

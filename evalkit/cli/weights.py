@@ -36,7 +36,11 @@ def features() -> list[FeatureSpec]:
 
 
 def checkpoints() -> dict[str, Checkpoint]:
-    return {c.key: c for feature in features() for c in feature.checkpoints}
+    """Every checkpoint of the official profile, by key."""
+    from evalkit.metrics import registry
+    from evalkit.runner import checkpoints_of
+
+    return checkpoints_of(registry("official").values())
 
 
 def _chosen(keys: list[str] | None) -> list[Checkpoint]:
