@@ -8,21 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import skimage.data
 from PIL import Image, ImageFilter
 
+from evalkit.encode import write_video
 from evalkit.files import write_atomically
 from evalkit.types import Array, Frames
 
 WIDTH, HEIGHT, N_FRAMES, FPS = 320, 240, 33, 16
 SEED = 0
-# x264's macroblock tree varies from run to run on AVX-512 machines; without it the same frames give the same file.
-ENCODER = {"crf": "23", "threads": "1", "x264-params": "mbtree=0"}
 
 Spoil = Callable[[Image.Image, int, np.random.Generator], Image.Image]
 
@@ -135,7 +132,7 @@ def make_clips(folder: Path) -> list[Path]:
     write_atomically(folder / "prompts.jsonl", _jsonl([{"id": scene.id, "text": scene.prompt} for scene in SCENES]))
     paths = [folder / f"{scene.id}.mp4" for scene in SCENES]
     for scene, path in zip(SCENES, paths, strict=True):
-        _encode(path, shoot(scene))
+        write_video(path, shoot(scene), FPS)
     return paths
 
 
@@ -167,15 +164,6 @@ def _box(scene: Scene, photograph: Image.Image, t: int) -> tuple[float, float, f
     left = min(max(0.0, x * photograph.width - width / 2), photograph.width - width)
     top = min(max(0.0, y * photograph.height - height / 2), photograph.height - height)
     return left, top, left + width, top + height
-
-
-def _encode(path: Path, frames: Iterator[Frames]) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(FPS), options=ENCODER)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for frame_HWC in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _jsonl(records: list[dict[str, object]]) -> bytes:

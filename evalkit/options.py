@@ -51,6 +51,21 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read `0,1,2`.
+
+    Raises:
+        UserError: not whole numbers from 0, or one of them twice.
+    """
+    try:
+        seeds = tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise UserError(f"--seeds {text!r}: these are not whole numbers.", "Write them as 0,1,2.") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text!r}: seeds are different numbers from 0.", "Write them as 0,1,2.")
+    return seeds
+
+
 def _one_of(kind: str, name: str, choices: Sequence[str]) -> str:
     if name not in choices:
         raise unknown(kind, name, choices)

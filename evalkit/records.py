@@ -70,7 +70,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
             f"{path} does not exist.", "Give the directory of a finished run (the --out of a run)."
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as e:
-        raise UserError(f"{path} cannot be read: {e}.", "Run the scoring command again to write it anew.") from None
+        raise UserError(f"{path} cannot be read: {e}.", "Run the command that wrote it again.") from None
     found = record.get("schema") if isinstance(record, dict) else None
     if found != schema:
         raise UserError(

@@ -71,6 +71,7 @@ _TABLES = (
     ReferenceTable("lingen_as_printed", "LinGen Tables 1 and 2 under their printed headings", _VBENCH, "model"),
     ReferenceTable("lingen_training", "LinGen training stages", "as headed", "stage"),
     ReferenceTable("m4v_ablation_averages", "M4V architecture ablation with its printed average", _VBENCH),
+    ReferenceTable("m4v_efficiency", "M4V cost of the mixers in one forward pass at 241 frames", "TFLOPs, s"),
     ReferenceTable("m4v_reward_ablation", "M4V reward learning and generated data", _VBENCH, "reward_learning"),
     ReferenceTable("m4v_table6", "M4V cost and score by number of dual-stream blocks", "TFLOPs, s, percent", "l"),
     ReferenceTable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,14 +60,24 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
 def choose_metrics(names: Iterable[str], suite: PromptSuite, profile: Profile) -> tuple[MetricSpec, ...]:
     """The metrics to run, in table order: those named, else the customised seven (all of them for the full suite).
 
+    Where prompts carry scenes, the facts that these state are judged as well (in the profile that has such metrics).
+
     Raises:
         UserError: an unknown dimension; names the nearest ones.
     """
     known = registry(profile)
     wanted = {find(name, profile).name for name in names}
     if not wanted:
-        wanted = {m.name for m in known.values() if suite.name == "full" or m.dimension in CUSTOM7}
+        wanted = {
+            m.name for m in known.values() if not m.reads_scene and (suite.name == "full" or m.dimension in CUSTOM7)
+        }
+        wanted |= {m.name for m in known.values() if m.reads_scene and _some_scene_states(m, suite)}
     return tuple(metric for name, metric in known.items() if name in wanted)
+
+
+def _some_scene_states(metric: MetricSpec, suite: PromptSuite) -> bool:
+    scenes = [prompt.auxiliary.get("scene") for prompt in suite.prompts]
+    return any(isinstance(scene, Mapping) and metric.fact in scene for scene in scenes)
 
 
 def checkpoints_of(metrics: Iterable[MetricSpec]) -> dict[str, Checkpoint]:

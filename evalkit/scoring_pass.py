@@ -107,7 +107,7 @@ class ScoringPass:
             features=[[f.name, f.version] for f in metric.features],
             weights=[self.weights[c.key] for f in metric.features for c in f.checkpoints],
             precision=self.runtime.precision if any(f.checkpoints for f in metric.features) else None,
-            prompt=[prompt.text, prompt.auxiliary.get(metric.dimension)] if metric.reads_prompt else None,
+            prompt=[prompt.text, prompt.auxiliary.get(metric.auxiliary_key)] if metric.reads_prompt else None,
         )
 
     def _load(self, features: Mapping[str, FeatureSpec]) -> dict[str, Extractor]:

@@ -16,7 +16,7 @@ from evalkit.files import write_atomically
 from evalkit.job import Outcome, Request, Result, Video
 from evalkit.metrics.base import MetricSpec
 from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA
-from evalkit.scoring import lingen_quality6, m4v_avg4, mean7, totals
+from evalkit.scoring import BOUNDS, lingen_quality6, m4v_avg4, mean7, totals
 from evalkit.stats import bootstrap_mean
 from evalkit.store import content_key
 
@@ -138,7 +138,9 @@ def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]
     """Headline scores; stand-ins never get one of VBench's names."""
     scored = {name: score for name, score in scores.items() if score is not None}
     if lite:
-        stand_ins = {name.removeprefix("lite/"): score for name, score in scored.items()}
+        stand_ins = {
+            dimension: score for name, score in scored.items() if (dimension := name.removeprefix("lite/")) in BOUNDS
+        }
         missing = [name for name in scores if name not in scored]
         return {"lite/mean7": mean7(stand_ins), "coverage": {"scored": list(scored), "missing": missing}}
     headline = totals(scored)

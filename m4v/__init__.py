@@ -1,1 +1,1 @@
-"""The video models: configured, trained, sampled, counted. Nothing of it is here yet; `evalkit` judges any videos."""
+"""The video models: configured, built, trained, sampled, counted; `evalkit` judges what they and any others make."""

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from evalkit.ablation_record import ABLATION_SCHEMA
+from evalkit.cost_record import FLOPS_SCHEMA, LATENCY_SCHEMA, CostRecord, load_cost
 from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA, RunRecord, load_run
 
 SEVEN = {
@@ -48,6 +50,8 @@ class Spec:
     undecodable: frozenset[int] = frozenset()
     missing: Sequence[Mapping[str, str]] = ()
     unmatched: Sequence[Mapping[str, Any]] = ()
+    binary: frozenset[str] = frozenset()  # metrics whose scores are 0 or 1
+    videos_dir: Path | None = None
     command: Sequence[str] = ("m4v-eval", "vbench", "--subset", "custom50", "--videos", "clips of mine")
 
 
@@ -83,7 +87,7 @@ def write_poster(path: Path, size: tuple[int, int], hue: float) -> None:
 def write_run(root: Path, spec: Spec) -> RunRecord:
     """Write `root` with its videos beside it, and load it back as the report does."""
     rng = np.random.default_rng(spec.seed)
-    folder = root.parent / f"{root.name}-videos"
+    folder = spec.videos_dir or root.parent / f"{root.name}-videos"
     folder.mkdir(parents=True)
     videos = [
         _video(spec, rng, folder, root, place, prompt, k)
@@ -110,7 +114,9 @@ def _video(
         else dict(spec.unscored.get(place, {}))
     )
     scores = {
-        name: float(np.clip(rng.normal(mean, spec.spread * min(1, 4 * (1 - mean))), 0, 1))
+        name: float(rng.random() < mean)
+        if name in spec.binary
+        else float(np.clip(rng.normal(mean, spec.spread * min(1, 4 * (1 - mean))), 0, 1))
         for name, mean in spec.scores.items()
     }
     return {
@@ -226,3 +232,270 @@ def _results(spec: Spec, videos: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype(RESULT_COLUMNS)
+
+
+CONVENTION = {
+    "flops_per_mac": 2,
+    "mask": "none",
+    "guidance": None,
+    "stage": "full",
+    "scope": "last-frame",
+    "scan_cost": "chunked",
+    "dual_mamba_cost": 1.0,
+    "output_projection": "attention",
+    "text_tokens": 128,
+    "counter": "torch FlopCounterMode on the meta device",
+    "notes": ["A multiply-add counts as 2 FLOPs.", "Attention counts in full (no mask)."],
+}
+
+
+def cost_row(variant: str, mixers: float, **changes: Any) -> dict[str, Any]:
+    """A row of flops.json in which everything but the mixers costs the same for each variant."""
+    breakdown = {"mixer": mixers, "out": 4.6, "mlp": 30.25, "modulation": 0.001, "embed": 0.06, "head": 0.015}
+    row = {
+        "variant": variant,
+        "model": "m4v",
+        "this_model": False,
+        "dual_blocks": 8,
+        "single_blocks": 16,
+        "frames": 241,
+        "height": 768,
+        "width": 1280,
+        "tokens": 15360,
+        "parameters": 1.9e9,
+        "mixer_tflops": mixers,
+        "total_tflops": sum(breakdown.values()),
+        "clip_tflops": 200 * sum(breakdown.values()),
+        "published_tflops": None,
+        "published_source": None,
+        "relative_error": None,
+        "reproduced": None,
+        "breakdown": breakdown,
+    }
+    return row | changes
+
+
+def m4v_rows() -> list[dict[str, Any]]:
+    """Three mixers of M4V: one printed figure met, one missed, one not printed."""
+    source = {"published_source": "M4V, Table 6"}
+    return [
+        cost_row("attention", 55.2, published_tflops=55.44, relative_error=55.2 / 55.44 - 1, reproduced=True, **source),
+        cost_row("mamba", 26.9),
+        cost_row(
+            "mamba+temporal",
+            31.4,
+            published_tflops=29.52,
+            relative_error=31.4 / 29.52 - 1,
+            reproduced=False,
+            this_model=True,
+            **source,
+        ),
+    ]
+
+
+def frame_sweep() -> dict[str, Any]:
+    """Attention grows with the square of the tokens, Mamba with the tokens; they meet at 2,000."""
+    rows = [
+        {
+            "variant": variant,
+            "value": frames,
+            "tokens": tokens,
+            "mixer_tflops": 4 * (tokens / 2000) ** power,
+            "total_tflops": 4 * (tokens / 2000) ** power + tokens / 500,
+        }
+        for frames, tokens in ((9, 1000), (57, 9840), (121, 11760), (241, 15360))
+        for variant, power in (("attention", 2), ("mamba", 1), ("mamba+temporal", 1.05))
+    ]
+    crossing = {"a": "attention", "b": "mamba", "tokens": 2000.0, "frames": 13.5, "tflops": 4.0}
+    return {"parameter": "frames", "rows": rows, "crossing": crossing}
+
+
+def block_sweep() -> dict[str, Any]:
+    """Mixer cost is linear in the number of dual-stream blocks."""
+    rows = [
+        {
+            "variant": "mamba+temporal",
+            "value": n,
+            "tokens": 15360,
+            "mixer_tflops": 22.4 + 0.9 * n,
+            "total_tflops": 50 + n,
+        }
+        for n in (0, 2, 4, 8)
+    ]
+    return {"parameter": "dual_blocks", "rows": rows, "crossing": None}
+
+
+def latency_row(variant: str, median: float, **changes: Any) -> dict[str, Any]:
+    """A row of latency.json."""
+    row = {
+        "variant": variant,
+        "model": "m4v",
+        "frames": 241,
+        "height": 768,
+        "width": 1280,
+        "tokens": 15360,
+        "parameters": 1_900_000_000,
+        "median_s": median,
+        "q1_s": 0.98 * median,
+        "q3_s": 1.03 * median,
+        "repeats": 20,
+        "peak_memory_bytes": 12.5 * 2**30,
+        "memory_method": "largest allocation of the CUDA allocator",
+        "tflops": 90.0,
+        "achieved_tflops_per_s": 90.0 / median,
+        "peak_tflops_per_s": 312.0,
+        "peak_source": "data sheet, dense bf16",
+        "utilisation": 90.0 / median / 312.0,
+        "ratio": None,
+        "modules": [{"name": "mixer", "seconds": 0.6 * median, "share": 0.6}],
+        "failed": None,
+    }
+    return row | changes
+
+
+FAILED = dict.fromkeys(
+    (
+        "median_s",
+        "q1_s",
+        "q3_s",
+        "repeats",
+        "peak_memory_bytes",
+        "memory_method",
+        "achieved_tflops_per_s",
+        "utilisation",
+    )
+) | {"modules": [], "failed": "out of memory after 79 GiB"}
+"""What a latency row that could not be measured lacks."""
+
+
+def write_flops(root: Path, rows: Sequence[Mapping[str, Any]], **changes: Any) -> CostRecord:
+    """Write `root/flops.json` and load the directory's cost as the report does."""
+    record = {"schema": FLOPS_SCHEMA, "convention": CONVENTION, "rows": list(rows), "sweep": None}
+    return _write_cost(root, "flops.json", record | {"provenance": _cost_origin()} | changes)
+
+
+def write_latency(
+    root: Path, rows: Sequence[Mapping[str, Any]], hardware: str = "Example GPU", kind: str = "cuda", **changes: Any
+) -> CostRecord:
+    """Write `root/latency.json` and load the directory's cost as the report does."""
+    record = {
+        "schema": LATENCY_SCHEMA,
+        "hardware": {"name": hardware, "kind": kind},
+        "settings": {"dtype": "bf16", "compile": False, "batch": 1, "threads": 2, "warmup": 3},
+        "rows": list(rows),
+    }
+    return _write_cost(root, "latency.json", record | {"provenance": _cost_origin()} | changes)
+
+
+def _cost_origin() -> dict[str, Any]:
+    git = {"commit": "89abcdef0123456789abcdef0123456789abcdef", "dirty": True}
+    return {"packages": {"m4v-eval": "0.1.0", "torch": "2.15.0"}, "git": git}
+
+
+def _write_cost(root: Path, name: str, record: Mapping[str, Any]) -> CostRecord:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(json.dumps(record))
+    cost = load_cost(root)
+    assert cost is not None
+    return cost
+
+
+TRUTH = {"truth/colour": 0.6, "truth/shape": 0.45, "truth/motion": 0.3}
+EFFECT = {
+    "metric": "aesthetic_quality",
+    "baseline": 49.82,
+    "variant": 51.25,
+    "delta": 1.43,
+    "unit": "percent",
+    "citation": "M4V, Table 2",
+}
+
+
+@dataclass(frozen=True)
+class AblationSpec:
+    """What to make up. `scores` are the baseline's means; `gains` maps a variant to what it adds to each metric."""
+
+    prompts: Sequence[str]
+    gains: Mapping[str, float] = field(default_factory=lambda: {"temp-branch": 0.25, "text-recomposition": 0.0})
+    seeds: Sequence[int] = (0,)
+    scores: Mapping[str, float] = field(
+        default_factory=lambda: {**TRUTH, "lite/aesthetic_quality": 0.5, "temporal_flickering": 0.9}
+    )
+    profile: str = "lite"
+    cumulative: bool = False
+    unscored: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    clip_size: tuple[int, int] | None = None
+    published: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=lambda: {"temp-branch": [EFFECT]})
+
+
+def write_ablation(root: Path, spec: AblationSpec) -> Path:
+    """Write a directory as `m4v-eval ablate` leaves it: made-up runs, whose truth scores are 0 or 1, truly compared."""
+    from evalkit.ablate.compare import compare_variants, metric_names, prompt_ids, summarise
+
+    names = ["baseline", *spec.gains]
+    against = dict(zip(spec.gains, names if spec.cumulative else ["baseline"] * len(names), strict=False))
+    runs = {name: [_seed_run(root, spec, name, seed) for seed in spec.seeds] for name in names}
+    metrics, prompts = metric_names(runs), prompt_ids(runs)
+    record = {
+        "schema": ABLATION_SCHEMA,
+        "baseline": "baseline",
+        "system": "m4v",
+        "preset": "tiny",
+        "description": "M4V as small as a processor can train; both pyramids are off.",
+        "subset": runs["baseline"][0].manifest["suite"],
+        "profile": spec.profile,
+        "seeds": list(spec.seeds),
+        "variants": [
+            _trained(spec, name, against.get(name), summarise(runs[name], metrics, prompts)) for name in names
+        ],
+        "comparisons": [found.to_json() for found in compare_variants(runs, list(against.items()))],
+        "pretraining": {"steps": 400, "recipe_hash": "ab" * 32},
+        "config_hash": "cd" * 32,
+        "provenance": _cost_origin() | {"command": ["m4v-eval", "ablate", *spec.gains]},
+    }
+    (root / "ablation.json").write_text(json.dumps(record))
+    return root
+
+
+def _seed_run(root: Path, spec: AblationSpec, name: str, seed: int) -> RunRecord:
+    gain = spec.gains.get(name, 0.0)
+    scores = {metric: min(0.98, mean + gain * (1 if metric in TRUTH else 0.1)) for metric, mean in spec.scores.items()}
+    number = list(spec.gains).index(name) + 1 if name in spec.gains else 0
+    made_up = Spec(
+        spec.prompts,
+        scores=scores,
+        profile=spec.profile,
+        seed=100 * seed + number,
+        suite="shapes50",
+        unscored=spec.unscored,
+        clip_size=spec.clip_size,
+        binary=frozenset(TRUTH),
+        videos_dir=root / name / f"seed{seed}" / "videos",
+    )
+    return write_run(root / name / f"seed{seed}" / "scores", made_up)
+
+
+def _trained(spec: AblationSpec, name: str, against: str | None, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    curves = [
+        [
+            [10.0 * k + 4.5, 1.2 * (1 + k) ** (-0.5 + 0.01 * seed - 0.02 * len(name)) + 0.01 * (k * 7 % 5)]
+            for k in range(100)
+        ]
+        for seed in spec.seeds
+    ]
+    return {
+        "name": name,
+        "title": name.replace("-", " "),
+        "against": against,
+        "init": "transplant",
+        "reward": 0.0,
+        "parameters": 4.2e6,
+        "tflops": 0.0123,
+        "training_tflops": 295.2,
+        "train": {"steps": 1000, "final_loss": 0.14, "curves": curves},
+        "metrics": metrics,
+        "published": [dict(effect) for effect in spec.published.get(name, ())],
+        "changes": {} if against is None else {f"model.{name.replace('-', '_')}": [False, True]},
+        "recipe_hash": "ef" * 32,
+        "runs": [f"{name}/seed{seed}/scores" for seed in spec.seeds],
+    }

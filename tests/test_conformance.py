@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalkit.metrics import DIMENSIONS, registry
+from evalkit.metrics import DIMENSIONS, FACTS, registry
 from evalkit.metrics.base import Degradation, Example, MetricSpec
 from evalkit.types import Clip, Frames, Profile, VideoInfo
 from tests.degradations import FPS, PHOTOS, STRENGTHS, clip, degraded, extractors, prompt_for, score_frames
@@ -19,6 +19,7 @@ from tests.degradations import FPS, PHOTOS, STRENGTHS, clip, degraded, extractor
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 ALL = {f"{profile}-{name}": metric for profile in PROFILES for name, metric in registry(profile).items()}
 LITE = registry("lite")
+STAND_INS = {name: metric for name, metric in LITE.items() if not metric.reads_scene}
 PLANTED: list[tuple[str, Degradation]] = [(name, kind) for name, metric in LITE.items() for kind in metric.degrades]
 
 ROUNDING = 1e-9
@@ -26,6 +27,7 @@ ROUNDING = 1e-9
 
 every_metric = pytest.mark.parametrize("metric", ALL.values(), ids=ALL)
 every_lite_metric = pytest.mark.parametrize("metric", LITE.values(), ids=LITE)
+every_stand_in = pytest.mark.parametrize("metric", STAND_INS.values(), ids=STAND_INS)
 every_example = pytest.mark.parametrize(
     ("metric", "example"),
     [pytest.param(m, e, id=f"{key}-{i}") for key, m in ALL.items() for i, e in enumerate(m.examples)],
@@ -33,7 +35,7 @@ every_example = pytest.mark.parametrize(
 
 
 def clip_of(example: Example) -> Clip:
-    return Clip(VideoInfo(64, 48, 16, FPS, "none", "rgb24"), example.prompt)
+    return Clip(VideoInfo(64, 48, 16, FPS, "none", "rgb24"), example.prompt, example.auxiliary)
 
 
 # Declarations
@@ -41,7 +43,7 @@ def clip_of(example: Example) -> Clip:
 
 @every_metric
 def test_the_declaration_is_complete(metric: MetricSpec) -> None:
-    assert metric.dimension in DIMENSIONS
+    assert metric.dimension in (FACTS if metric.reads_scene else DIMENSIONS)
     assert metric.version >= 1
     assert metric.min_frames >= 1
     assert metric.features
@@ -73,12 +75,21 @@ def test_official_metrics_bear_the_official_names() -> None:
 
 
 def test_stand_ins_say_that_they_are_not_vbench() -> None:
-    for name, metric in LITE.items():
+    for name, metric in STAND_INS.items():
         if metric is registry("official").get(name):
             continue  # needs no weights, official in both profiles
         assert name.startswith("lite/")
         assert "(lite)" in metric.title
         assert metric.summary.startswith("Not VBench")
+
+
+def test_facts_of_a_scene_say_so_and_no_more() -> None:
+    assert tuple(name for name, metric in LITE.items() if metric.reads_scene) == FACTS
+    for name in FACTS:
+        assert LITE[name].name.startswith("truth/")
+        assert LITE[name].title.endswith("(truth)")
+        assert LITE[name].reads_prompt
+        assert LITE[name].auxiliary_key == "scene"
 
 
 def test_the_lite_profile_needs_no_checkpoint() -> None:
@@ -105,7 +116,7 @@ def test_scoring_is_pure(metric: MetricSpec, example: Example) -> None:
 @every_example
 def test_the_prompt_matters_only_where_declared(metric: MetricSpec, example: Example) -> None:
     if not metric.reads_prompt:
-        other = Clip(clip_of(example).info, "a dark red horse gallops")
+        other = Clip(clip_of(example).info, "a dark red horse gallops", {"scene": {"objects": []}})
         assert metric.score(other, example.features) == metric.score(clip_of(example), example.features)
 
 
@@ -161,6 +172,8 @@ def test_odd_videos_get_a_score_or_a_reason(metric: MetricSpec, shape_THW: tuple
     verdict = score_frames(metric, _filled(shape_THW, content), "a red horse gallops")
     if shape_THW[0] < metric.min_frames:
         assert verdict.unscored
+    elif metric.reads_scene:
+        assert verdict.unscored == "the prompt comes without a scene to compare with"
     else:
         assert verdict.value is not None
         assert 0 <= verdict.value <= 1
@@ -184,7 +197,7 @@ def test_every_degradation_is_seen_by_some_metric() -> None:
     assert {kind for _, kind in PLANTED} == set(get_args(Degradation))
 
 
-@every_lite_metric
+@every_stand_in
 def test_every_stand_in_declares_what_it_sees(metric: MetricSpec) -> None:
     # A score of the prompt's agreement need not fall when the picture gets worse.
     assert len(metric.degrades) >= 2 or set(metric.degrades) == {"wrong_prompt"}

@@ -39,7 +39,7 @@ _CAMERA = r"(?:camera|shot|view|lens)(?: \w+ly)?"  # pots and pans do not move
 
 # In order of precedence where two begin at the same word; the first group is read over, it asks for nothing.
 _PATTERNS = {
-    "ignored": r"white house|red square|black friday|red sea|black sea|(?:dark|light|bright|pale|deep|rich)[- ](?="
+    "ignored": r"white house|black friday|red sea|black sea|(?:dark|light|bright|pale|deep|rich)[- ](?="
     rf"(?:{_ANY_COLOUR})\b)",
     "monochrome": r"monochrom(?:e|atic)|black[- ]and[- ]white (?:film|footage|photo\w*|movie|video|picture|style)",
     "vivid": r"colou?rful(?:ly)?|multi[- ]?colou?red|vividly colou?red|rainbow[- ]colou?red",
@@ -82,6 +82,6 @@ def cues(prompt: str) -> tuple[str, ...]:
     >>> cues("A fantasy landscape")
     ()
     """
-    text = prompt.lower().replace("’", "'")
+    text = prompt.replace("Red Square", "that square").lower().replace("’", "'")  # the one in Moscow is not red
     found = [m for m in _CUES.finditer(text) if not _DENIED.search(text, 0, m.start())]
     return tuple(dict.fromkeys(m.lastgroup for m in found if m.lastgroup and m.lastgroup != "ignored"))

@@ -101,7 +101,7 @@ def _load(store: WeightStore, runtime: Runtime) -> _Impression:
     return _Impression()
 
 
-FEATURE = FeatureSpec("lite/impression", version=1, load=_load)
+FEATURE = FeatureSpec("lite/impression", version=2, load=_load)
 
 
 def _saturating(amount: float, enough: float) -> float:

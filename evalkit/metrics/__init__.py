@@ -15,6 +15,9 @@ from evalkit.types import Profile
 DIMENSIONS = tuple(BOUNDS)
 """The order of tables and plots, that of the VBench paper; stand-ins follow their originals."""
 
+FACTS = ("truth/colour", "truth/shape", "truth/motion", "truth/count", "truth/position")
+"""What a prompt's scene may state; no dimensions of VBench, and part of no total."""
+
 
 def _metrics_in(package: ModuleType) -> list[MetricSpec]:
     found = []
@@ -27,15 +30,15 @@ def _metrics_in(package: ModuleType) -> list[MetricSpec]:
 
 @cache
 def registry(profile: Profile) -> dict[str, MetricSpec]:
-    """All metrics of a profile by name, in the order of `DIMENSIONS`.
+    """All metrics of a profile by name, in the order of `DIMENSIONS`; facts of a scene (lite profile only) come last.
 
     Raises:
         RuntimeError: two modules declare the same name.
     """
     # Networks import torch; the lite profile must not pay for that.
-    package = importlib.import_module({"official": "evalkit.metrics", "lite": "evalkit.lite"}[profile])
-    found = _metrics_in(package)
-    found.sort(key=lambda metric: (DIMENSIONS.index(metric.dimension), metric.name))
+    packages = {"official": ("evalkit.metrics",), "lite": ("evalkit.lite", "evalkit.truth")}[profile]
+    found = [metric for package in packages for metric in _metrics_in(importlib.import_module(package))]
+    found.sort(key=lambda metric: ((*DIMENSIONS, *FACTS).index(metric.dimension), metric.name))
     metrics = {metric.name: metric for metric in found}
     if len(metrics) < len(found):
         raise RuntimeError(f"two metrics of the {profile} profile share a name: {sorted(m.name for m in found)}")

@@ -7,9 +7,9 @@ scores (bounds, weights, groups) is `evalkit.scoring`'s business: a total needs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from evalkit.backbones.base import FeatureSpec
 from evalkit.types import Array, Clip, Features, Score
@@ -25,6 +25,7 @@ class Example:
     features: dict[str, Array]
     value: float
     prompt: str = ""
+    auxiliary: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class MetricSpec:
     """The declaration of one dimension.
 
     Args:
-        name: the dimension's official name; stand-ins are called `lite/<dimension>`.
+        name: the dimension's official name; stand-ins are called `lite/<dimension>`, facts of a scene `truth/<fact>`.
         version: raise it whenever the numbers change; it is part of every cache key.
         title: what a table or plot calls it.
         summary: one sentence on what is measured and how, shown on the report page.
@@ -41,7 +42,8 @@ class MetricSpec:
         source: paper and equation, or the official file the algorithm follows.
         pooling: how the official package averages clips into the dimension's score on one GPU: every video alike, or
             every term (frame pair) alike.
-        reads_prompt: whether the value depends on the prompt's text (then the text is part of the cache key).
+        reads_prompt: whether the value depends on the prompt (then its text and facts are part of the cache key).
+        fact: the entry of the prompt's scene (`auxiliary: {"scene": {...}}`) that a `truth/` metric compares with.
         min_frames: shorter clips are unscored, with the reason.
         degrades: for each planted degradation, the sign of the change it must cause (-1: the score falls).
         quirks: behaviour of the official code that is matched although it surprises.
@@ -58,6 +60,7 @@ class MetricSpec:
     higher_is_better: bool = True
     pooling: Pooling = "videos"
     reads_prompt: bool = False
+    fact: str | None = None
     min_frames: int = 1
     degrades: dict[Degradation, int] = field(default_factory=dict)
     quirks: tuple[str, ...] = ()
@@ -67,3 +70,13 @@ class MetricSpec:
     def dimension(self) -> str:
         """The official dimension's name, without the `lite/` of a stand-in."""
         return self.name.removeprefix("lite/")
+
+    @property
+    def reads_scene(self) -> bool:
+        """Whether it compares with the scene in a prompt's `auxiliary`; then it is no dimension of VBench."""
+        return self.fact is not None
+
+    @property
+    def auxiliary_key(self) -> str:
+        """The entry of a prompt's `auxiliary` that the value may depend on."""
+        return "scene" if self.reads_scene else self.dimension

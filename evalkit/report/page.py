@@ -16,12 +16,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from evalkit.cost_record import CostRecord
 from evalkit.errors import UserError
 from evalkit.files import write_atomically
 from evalkit.records import RunRecord
 from evalkit.report import format as formats
+from evalkit.report.ablation_view import Row, ShownAblation, sample_rows, show_ablation
 from evalkit.report.media import Media, gather
-from evalkit.report.view import ShownRun, Video, all_dimensions, extremes, list_videos
+from evalkit.report.view import ShownCost, ShownRun, Video, all_dimensions, extremes, list_videos, place
 from evalkit.resources import resource
 
 N_EXTREMES = 3
@@ -36,11 +38,17 @@ class Section:
         title: its heading and its entry in the list of contents; the header has none.
         order: where it stands, ascending.
         body: makes its markup from the page's runs; None leaves the section out.
+        reads_scores: whether it stays away from a page without a scored run.
+        of_ablation: whether it stands on the page of an ablation. There the runs are the seeds of a few variants: a
+            section that takes each run for a model of its own would repeat, seed by seed and without the correction
+            for several comparisons, what the ablation section says of variants.
     """
 
     title: str
     order: int
     body: Callable[[Page], Markup | None]
+    reads_scores: bool = True
+    of_ablation: bool = False
 
     @property
     def anchor(self) -> str:
@@ -49,15 +57,32 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a section can see: the runs, their videos and media, and the templates."""
+    """What a section can see: the scored runs, their videos and media, the recorded costs, and the templates."""
 
     runs: tuple[ShownRun, ...]
     videos: tuple[Video, ...]
     path: Path
+    costs: tuple[ShownCost, ...] = ()
+    ablation: ShownAblation | None = None
+
+    @property
+    def title(self) -> str:
+        """What the browser's tab calls it."""
+        return ", ".join(entry.name for entry in self.shown) if self.ablation is None else self.ablation.name
 
     @property
     def lite(self) -> bool:
-        return self.runs[0].lite
+        return any(run.lite for run in self.runs)
+
+    @property
+    def cost_only(self) -> tuple[ShownCost, ...]:
+        """Directories in which nothing was scored."""
+        return tuple(cost for cost in self.costs if cost.run is None)
+
+    @property
+    def shown(self) -> tuple[ShownRun | ShownCost, ...]:
+        """All directories of the page, in the order of their labels."""
+        return (*self.runs, *self.cost_only)
 
     @cached_property
     def dimensions(self) -> tuple[str, ...]:
@@ -66,10 +91,17 @@ class Page:
     @cached_property
     def same_suite(self) -> bool:
         """Whether all runs answered the same prompts; otherwise their numbers cannot be compared."""
-        return len({run.summary["subset"]["sha256"] for run in self.runs}) == 1
+        return len({run.summary["subset"]["sha256"] for run in self.runs}) <= 1
+
+    @cached_property
+    def samples(self) -> tuple[Row, ...]:
+        """The prompts of an ablation whose videos stand side by side; their clips are embedded before all others."""
+        return () if self.ablation is None else sample_rows(self.ablation, self.videos)
 
     @cached_property
     def media(self) -> Media:
+        seeds = self.ablation.record.seeds if self.ablation is not None else ()
+        side_by_side = [video for seed in seeds for row in self.samples for video in row.cells[seed] if video]
         wanted = [
             video
             for dimension in self.dimensions
@@ -78,7 +110,7 @@ class Page:
             for end in extremes(self.videos, run, dimension, N_EXTREMES)
             for video in end
         ]
-        return gather(self.runs, [*wanted, *self.videos], self.path)
+        return gather(self.runs, [*side_by_side, *wanted, *self.videos], self.path)
 
     def fill(self, template: str, **values: Any) -> Markup:
         """Render a template of `reports/templates/`; every value is escaped unless it is Markup."""
@@ -98,6 +130,12 @@ def _templates() -> Environment:
         counted=formats.count,
         title_of=formats.title,
         moment=formats.moment,
+        significant=formats.significant,
+        whole=formats.whole,
+        relative=formats.relative,
+        parameters=formats.parameters,
+        gib=formats.gib,
+        p_value=formats.p_value,
     )
     return environment
 
@@ -130,14 +168,28 @@ def sections() -> tuple[Section, ...]:
     return tuple(sorted(found, key=lambda section: section.order))
 
 
-def compose(runs: Sequence[RunRecord], path: Path) -> str:
+def compose(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord] = ()) -> str:
     """Return the HTML of the page that will be written to `path` (links are relative to it).
 
     Raises:
-        UserError: no run, or runs of different profiles.
+        UserError: neither run nor cost, or runs of different profiles.
     """
-    page = _page(runs, path)
-    filled = [(section, section.body(page)) for section in sections()]
+    return _html(_page(runs, path, costs))
+
+
+def compose_ablation(directory: Path, path: Path) -> str:
+    """Return the HTML of the one page of an ablation and its scored runs, which will be written to `path`.
+
+    Raises:
+        UserError: the ablation's record, or one of its runs, cannot be read.
+    """
+    shown = show_ablation(directory)
+    return _html(Page(shown.runs, list_videos(shown.runs), path, ablation=shown))
+
+
+def _html(page: Page) -> str:
+    possible = [section for section in sections() if _belongs(section, page)]
+    filled = [(section, section.body(page)) for section in possible]
     shown = [(section, body) for section, body in filled if body is not None]
     style, script = (_inline(name) for name in ("page.css", "page.js"))
     return str(
@@ -147,20 +199,34 @@ def compose(runs: Sequence[RunRecord], path: Path) -> str:
     )
 
 
-def render(runs: Sequence[RunRecord], out: Path) -> None:
+def _belongs(section: Section, page: Page) -> bool:
+    return section.of_ablation if page.ablation is not None else bool(page.runs) or not section.reads_scores
+
+
+def render(runs: Sequence[RunRecord], out: Path, costs: Sequence[CostRecord] = ()) -> None:
     """Write the page of one run, or of several side by side, as one HTML file.
 
-    The same run directories give the same bytes.
+    The same run directories give the same bytes. `costs` belong to the runs of the same directories, or stand alone.
 
     Raises:
-        UserError: no run, or runs of different profiles.
+        UserError: neither run nor cost, or runs of different profiles.
         RunFailed: the file cannot be written.
     """
-    write_atomically(out, compose(runs, out).encode("utf-8", "replace"))
+    write_atomically(out, compose(runs, out, costs).encode("utf-8", "replace"))
 
 
-def _page(runs: Sequence[RunRecord], path: Path) -> Page:
-    if not runs:
+def render_ablation(directory: Path, out: Path) -> None:
+    """Write the page of an ablation, as `m4v-eval ablate` leaves it, as one HTML file.
+
+    Raises:
+        UserError: the ablation's record, or one of its runs, cannot be read.
+        RunFailed: the file cannot be written.
+    """
+    write_atomically(out, compose_ablation(directory, out).encode("utf-8", "replace"))
+
+
+def _page(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord]) -> Page:
+    if not (runs or costs):
         raise UserError("There is no run to report.", "Give the directory of at least one finished run.")
     profiles = {run.summary["profile"] for run in runs}
     if len(profiles) > 1:
@@ -168,8 +234,8 @@ def _page(runs: Sequence[RunRecord], path: Path) -> Page:
             "Runs of the official and of the lite profile cannot share a page: lite numbers are not VBench scores.",
             "Make one page for each profile.",
         )
-    shown = tuple(ShownRun(index, run) for index, run in enumerate(runs))
-    return Page(shown, list_videos(shown), path)
+    shown, shown_costs = place(runs, costs)
+    return Page(shown, list_videos(shown), path, shown_costs)
 
 
 def _inline(name: str) -> Markup:

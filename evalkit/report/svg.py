@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from evalkit.report.view import N_COLOURS
 
-INK, MUTED, RULE = "#000000", "#010101", "#020202"
-_CSS = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)"} | {
+INK, MUTED, RULE, PAPER = "#000000", "#010101", "#020202", "#030303"
+_CSS = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", PAPER: "var(--paper)"} | {
     f"#1010{i:02x}": f"var(--series-{i})" for i in range(N_COLOURS)
 }
 _SETTINGS: dict[Any, Any] = {
@@ -44,7 +44,7 @@ def series(place: int) -> str:
 def axes(width: int, height: int, left: int, right: int, top: int = 4, bottom: int = 24) -> tuple[Figure, Axes]:
     """An empty figure of `width` x `height` pixels, with axes inside the given margins and only a bottom line."""
     with rc_context(_SETTINGS):
-        figure = Figure(figsize=(width / 72, height / 72))
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         box = (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
         ax = figure.add_axes(box)
         ax.spines[["left", "top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalkit.cost_record import CostRecord
 from evalkit.records import RunRecord
 
 N_COLOURS = 6
@@ -15,11 +16,10 @@ N_COLOURS = 6
 
 
 @dataclass(frozen=True, slots=True)
-class ShownRun:
-    """A run with its place on the page."""
+class Shown:
+    """A run directory, or a variant of an ablation, with its place on the page."""
 
     index: int
-    record: RunRecord
 
     @property
     def label(self) -> str:
@@ -30,13 +30,32 @@ class ShownRun:
         return letters
 
     @property
-    def name(self) -> str:
-        return self.record.name
-
-    @property
     def series(self) -> int:
         """Which series colour stands for the run."""
         return self.index % N_COLOURS
+
+
+@dataclass(frozen=True, slots=True)
+class ShownCost(Shown):
+    """The cost of a model; `run` is the scored run of the same directory, None if nothing was scored there."""
+
+    record: CostRecord
+    run: ShownRun | None
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+@dataclass(frozen=True, slots=True)
+class ShownRun(Shown):
+    """A scored run."""
+
+    record: RunRecord
+
+    @property
+    def name(self) -> str:
+        return self.record.name
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -77,6 +96,18 @@ class Video:
     facts: str
     scores: Mapping[str, float]
     unscored: Mapping[str, str]
+
+
+def place(runs: Sequence[RunRecord], costs: Sequence[CostRecord]) -> tuple[tuple[ShownRun, ...], tuple[ShownCost, ...]]:
+    """Label scored runs, then directories that hold nothing but cost; a run and its own cost share one label."""
+    shown = tuple(ShownRun(index, run) for index, run in enumerate(runs))
+    by_path = {run.record.path.resolve(): run for run in shown}
+    beside = [(cost, by_path[cost.path.resolve()]) for cost in costs if cost.path.resolve() in by_path]
+    alone = [cost for cost in costs if cost.path.resolve() not in by_path]
+    return shown, (
+        *(ShownCost(run.index, cost, run) for cost, run in sorted(beside, key=lambda pair: pair[1].index)),
+        *(ShownCost(len(shown) + n, cost, None) for n, cost in enumerate(alone)),
+    )
 
 
 def list_videos(runs: Sequence[ShownRun]) -> tuple[Video, ...]:

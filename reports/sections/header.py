@@ -6,24 +6,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evalkit.report import Page, Section, ShownRun, count
-
-HEADLINES = (
-    ("total", "VBench total score"),
-    ("mean7", "Mean of the seven customised dimensions"),
-    ("lite/mean7", "Mean of seven stand-ins, not a VBench score"),
-    ("quality", "VBench quality score"),
-    ("semantic", "VBench semantic score"),
-)
-"""Aggregates that may head the page, the most telling first."""
-
-
-def headline(run: ShownRun) -> tuple[float, str] | None:
-    """The most telling aggregate that the run has, in percent, and its name."""
-    for key, name in HEADLINES:
-        if run.summary["aggregate"].get(key) is not None:
-            return run.summary["aggregate"][key], name
-    return None
+from evalkit.ablation import load_all
+from evalkit.report import Page, Section, ShownAblation, ShownCost, ShownRun, count, headline
 
 
 def gaps(run: ShownRun) -> list[str]:
@@ -57,11 +41,35 @@ def _entry(run: ShownRun) -> dict[str, Any]:
     return {"run": run, "headline": headline(run), "verdict": verdict(run), "complete": not gaps(run)}
 
 
+def recorded(cost: ShownCost) -> str:
+    """One sentence on a directory without scores: what is known of its cost."""
+    parts = [
+        f"{what} of {count(len(found.rows), 'variant')}"
+        for what, found in (("counted cost", cost.record.flops), ("latency", cost.record.latency))
+        if found is not None
+    ]
+    return f"Cost only: {' and '.join(parts)}; no video was scored."
+
+
+def asked(shown: ShownAblation) -> dict[str, Any]:
+    """What an ablation was to find out, and what all its variants have in common."""
+    found, questions = shown.record, dict[str, str]()
+    for ablation in load_all().values():
+        names = [ablation.name, *(f"{ablation.name}-{level.name}" for level in ablation.variants)]
+        questions |= dict.fromkeys(names, ablation.question)
+    tested = [(variant, questions.get(variant.name)) for variant in shown.variants if variant.record.against]
+    steps = sorted({variant.train.steps for variant in found.variants})
+    return {"shown": shown, "tested": tested, "steps": steps}
+
+
 def body(page: Page) -> Markup:
     """Title, verdicts and banners."""
     reduced = sorted({run.summary["precision"] for run in page.runs if run.reduced})
     foreign = sorted({key for run in page.runs for key in run.summary.get("foreign_weights", [])})
-    return page.fill("header.html", entries=[_entry(run) for run in page.runs], reduced=reduced, foreign=foreign)
+    if page.ablation is not None:
+        return page.fill("ablation_header.html", reduced=reduced, foreign=foreign, **asked(page.ablation))
+    entries, costs = [_entry(run) for run in page.runs], [(cost, recorded(cost)) for cost in page.cost_only]
+    return page.fill("header.html", entries=entries, costs=costs, reduced=reduced, foreign=foreign)
 
 
-SECTION = Section("Overview", 0, body)
+SECTION = Section("Overview", 0, body, reads_scores=False, of_ablation=True)

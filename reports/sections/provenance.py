@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from evalkit.report import Page, Section, ShownRun, moment
+from evalkit.report import Page, Section, ShownCost, ShownRun, moment
 
 
 def _git(commit: dict[str, Any] | None) -> str:
@@ -42,11 +42,37 @@ def facts(run: ShownRun) -> dict[str, str]:
     }
 
 
+def cost_files(cost: ShownCost) -> list[tuple[ShownCost, str, dict[str, Any]]]:
+    """The cost files of a directory, and what each says of its origin."""
+    found = {"flops.json": cost.record.flops, "latency.json": cost.record.latency}
+    return [(cost, name, record.provenance) for name, record in found.items() if record is not None]
+
+
+def cost_facts(cost: ShownCost, file: str, origin: dict[str, Any]) -> dict[str, str]:
+    """Name and value of what a cost file says of its origin, in words; a dash where it says nothing."""
+    command, finished, hardware = (origin.get(name) for name in ("command", "finished", "hardware"))
+    return {
+        "File": f"{cost.name}/{file}",
+        "Command": shlex.join(map(str, command)) if command else "–",
+        "Finished": moment(finished) if finished else "–",
+        "Code": _git(origin["git"]) if "git" in origin else "–",
+        "Hardware": _hardware(hardware) if hardware else "–",
+    }
+
+
 def body(page: Page) -> Markup:
     """A row for each fact and a column for each run, then weights, packages and the full configuration."""
     tables = [("Weights, sha256", "weights"), ("Packages", "packages")]
     configs = [json.dumps(run.manifest["config"], indent=2, ensure_ascii=False) for run in page.runs]
-    return page.fill("provenance.html", columns=[facts(run) for run in page.runs], tables=tables, configs=configs)
+    files = [file for cost in page.costs for file in cost_files(cost)]
+    return page.fill(
+        "provenance.html",
+        columns=[facts(run) for run in page.runs],
+        tables=tables,
+        configs=configs,
+        files=files,
+        cost_columns=[cost_facts(*file) for file in files],
+    )
 
 
-SECTION = Section("Provenance", 80, body)
+SECTION = Section("Provenance", 80, body, reads_scores=False, of_ablation=True)

@@ -33,7 +33,12 @@ def _entry(run: ShownRun) -> dict[str, Any]:
 
 def body(page: Page) -> Markup:
     """Missing prompts, unmatched files and unscored pairs of every run; says so if there are none."""
-    return page.fill("unscored.html", entries=[_entry(run) for run in page.runs], most=MOST)
+    entries = [_entry(run) for run in page.runs]
+    # The runs of an ablation are many and mostly complete: those stand in one sentence.
+    merge = page.ablation is not None
+    together = [entry["run"] for entry in entries if merge and entry["complete"]]
+    apart = [entry for entry in entries if not (merge and entry["complete"])]
+    return page.fill("unscored.html", entries=apart, together=together, most=MOST)
 
 
-SECTION = Section("Not scored", 70, body)
+SECTION = Section("Not scored", 70, body, of_ablation=True)

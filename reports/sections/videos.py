@@ -13,4 +13,4 @@ def body(page: Page) -> Markup | None:
     return page.fill("videos.html", several_seeds=several_seeds) if page.videos else None
 
 
-SECTION = Section("Videos", 40, body)
+SECTION = Section("Videos", 40, body, of_ablation=True)

@@ -54,7 +54,10 @@
     const clip = data.clips[video[MEDIA]];
     trouble.hidden = true;
     stage.replaceChildren();
-    if (clip[1]) {
+    if (!clip) {
+      trouble.textContent = "There is no clip to play.";
+      trouble.hidden = false;
+    } else if (clip[1]) {
       const player = make(clip[1].startsWith("image/") ? "img" : "video");
       if (player instanceof HTMLVideoElement) {
         player.controls = player.loop = player.muted = player.playsInline = true;
@@ -85,6 +88,98 @@
     fillClip(button, data.videos[button.dataset.video]);
   }
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((fold) => { fold.open = true; }));
+
+  // Samples side by side: one clock for all clips that are shown; a shorter clip waits at its end.
+  const controls = document.getElementById("sample-controls");
+  if (controls) {
+    const toggle = document.getElementById("sample-play");
+    const slider = document.getElementById("sample-time");
+    const seed = document.getElementById("sample-seed");
+    const lists = [...document.querySelectorAll(".samples")];
+    const TOLERANCE_S = 0.12;  // two clips further apart than this are brought together again
+    let players = [];
+    let started = null;
+
+    function fillSample(box) {
+      const video = data.videos[box.dataset.video];
+      const poster = data.posters[video[MEDIA]];
+      const clip = data.clips[video[MEDIA]];
+      const isFilm = clip && clip[1].startsWith("video/");
+      const source = isFilm || (clip && clip[1]) ? clip[0] : poster;
+      if (!source) { box.replaceChildren(make("span", "", "no clip")); return; }
+      const element = make(isFilm ? "video" : "img");
+      if (isFilm) {
+        element.muted = element.playsInline = true;
+        element.preload = "auto";
+        if (poster) element.poster = poster;
+      } else {
+        element.alt = "";
+      }
+      element.addEventListener("error", () => box.replaceChildren(make("span", "", "cannot be played")));
+      element.src = source;
+      box.replaceChildren(element);
+    }
+    const end = (player) => player.duration || 0;
+    const longest = () => Math.max(0.04, ...players.map(end));
+    function seek(time) {
+      for (const player of players) player.currentTime = Math.min(time, end(player));
+      slider.value = time / longest();
+    }
+    function pause() {
+      started = null;
+      players.forEach((player) => player.pause());
+      toggle.setAttribute("aria-pressed", "false");
+      toggle.textContent = "▶ Play all in sync";
+    }
+    function start(now, time) {
+      started = now - 1000 * time;
+      seek(time);
+      for (const player of players) player.play().catch(() => {});
+    }
+    function tick(now) {
+      if (started === null) return;
+      const time = (now - started) / 1000;
+      if (time >= longest()) start(now, 0);
+      else {
+        slider.value = time / longest();
+        for (const player of players) {
+          if (time < end(player) && Math.abs(player.currentTime - time) > TOLERANCE_S) player.currentTime = time;
+        }
+      }
+      requestAnimationFrame(tick);
+    }
+    function show() {
+      pause();
+      for (const list of lists) {
+        list.hidden = seed !== null && list.dataset.seed !== seed.value;
+        for (const box of list.querySelectorAll(".sample")) {
+          if (list.hidden) box.replaceChildren();
+          else fillSample(box);
+        }
+      }
+      players = [...document.querySelectorAll(".sample video")];
+      slider.value = 0;
+      toggle.disabled = slider.disabled = players.length === 0;
+    }
+    toggle.addEventListener("click", () => {
+      if (started === null) {
+        toggle.setAttribute("aria-pressed", "true");
+        toggle.textContent = "❚❚ Pause";
+        const now = performance.now();
+        start(now, Number(slider.value) < 0.99 ? slider.value * longest() : 0);
+        requestAnimationFrame(tick);
+      } else {
+        pause();
+        seek(slider.value * longest());
+      }
+    });
+    slider.addEventListener("input", () => { const at = slider.value * longest(); pause(); seek(at); });
+    if (seed) seed.addEventListener("change", show);
+    show();
+    for (const button of document.querySelectorAll("[data-scores]")) {
+      button.addEventListener("click", () => play(data.videos[button.dataset.scores]));
+    }
+  }
 
   const table = document.getElementById("videos-table");
   if (!table) return;

@@ -1,0 +1,1 @@
+"""The ablation runner: baseline and variants trained alike, sampled on the same prompts, scored, compared."""
