@@ -225,16 +225,20 @@ def growth(name: str, tokens: int) -> int:
     The pass runs in a fork: the peak of a fresh process may be that of its start, under which a small pass could not be
     seen; a fork's peak starts at what is in memory.
     """
-    inputs = scan_inputs(tokens)
+    inputs, short = scan_inputs(tokens), scan_inputs(64)
+    function = MEASURED[name]
     gc.collect()
-    return in_fork(partial(rise, name, inputs))
+    return in_fork(partial(rise, partial(forward, function, inputs), partial(forward, function, short)))
 
 
-def rise(name: str, inputs: Sequence[Tensor]) -> int:
-    """The rise of the peak by a pass, after a short one that has touched code and tables."""
-    forward(MEASURED[name], scan_inputs(64))
+def rise(work: Work, short: Work) -> int:
+    """Bytes by which `work` raises the peak, after `short` work of the same kind.
+
+    A fork shares its parent's code but must map it anew, which counts as memory: the short work does that first.
+    """
+    short()
     before = peak()
-    forward(MEASURED[name], inputs)
+    work()
     return peak() - before
 
 

@@ -62,17 +62,12 @@ def test_crossings_by_hand() -> None:
 
 
 FILL = """
+from functools import partial
 import torch
-from benchmarks import scan_speed
+from benchmarks.scan_speed import in_fork, rise
 
 held = torch.ones(2**24)
-
-def fill():
-    before = scan_speed.peak()
-    block = torch.ones(2**24)
-    return scan_speed.peak() - before + int(block[0] - held[0])
-
-print(scan_speed.in_fork(fill))
+print(in_fork(partial(rise, partial(torch.ones, 2**24), partial(torch.ones, 2**16))))
 """
 
 
