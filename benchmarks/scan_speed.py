@@ -388,7 +388,7 @@ PARTS: dict[str, Callable[[Sizes, Path | None], dict[str, Any]]] = {
     "scan-backward": scan_backward,
     "scan-backward-reference": scan_backward_reference,
     "scan-memory": scan_memory,
-    "ssd-forward": partial(ssd_against_minimal, 128),
+    "ssd-forward": partial(ssd_against_minimal, 64),
     "ssd-forward-chunk-256": partial(ssd_against_minimal, MambaConfig().chunk),
     "length-sweep": length_sweep,
 }

@@ -25,6 +25,9 @@ class UserError(Exception):
         self.what = what
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[type[UserError], tuple[str, str]]:
+        return type(self), (self.what, self.remedy)  # so that it travels between processes
+
 
 class RunFailed(UserError):
     """The machine, not the input, stands in the way (disk full, run directory locked); finished results are kept."""

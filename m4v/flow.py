@@ -6,7 +6,7 @@ noisier start to a sharp, cleaner end, and the velocity is end - start, so that 
 crosses it. The model is told the global time t = s_k + t' (e_k - s_k).
 
 Source: PyramidFlow (Jin et al., arXiv 2410.05954), eq. 5-17 and Appendix A; M4V supplement, A.3 (linear corruption);
-STIV (Lin et al., arXiv 2412.07730), Section 2.3 (frame replacement).
+STIV (Lin et al., arXiv 2412.07730), Section 2.3 (frame replacement, image dropout) and A.4.1 (attention to the image).
 
 Axes: B batch, C latent channels, T frames, Y rows, X columns.
 """
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from m4v.config import Config
 from m4v.layout import Patch, Shape, check_pyramid, temporal_pyramid
+from m4v.variants.base import Image
 
 Share = TypeVar("Share", float, Tensor)
 
@@ -62,14 +63,17 @@ class FlowConfig(Config):
         coupled: start and end of a window share their noise (PyramidFlow eq. 9-10); off, they are drawn independently.
         corruption: noise on the history in training: of one strength sigma ~ U[0, corruption_max] (PyramidFlow), or
             rising linearly from the oldest frame to the newest (M4V supplement A.3). Without history it has no effect.
-        time: distribution of the window's own time; logit-normal is the logistic function of a standard normal.
+        time: distribution of the window's own time; logit-normal is the logistic function of a normal with mean
+            `time_mean` and unit variance (SD3, Esser et al. 2024, eq. 19).
+        time_mean: below 0 the noisy end is seen more often, where it is decided what is where.
         stage_weights: how often each level is trained, full resolution first; empty for evenly.
-        frame_replacement: the first latent frame is clean and without loss, except in a share `image_dropout` of clips.
+        frame_replacement: the first latent frame is clean and without loss, except where the image is dropped.
+        image_dropout: share of clips without the image, for frame replacement and attention to the image alike.
         text_dropout: share of captions replaced by the null prompt.
 
     Raises:
-        ValueError: a value out of range, weights that are not one a level, or frame replacement within the temporal
-            pyramid, where the first frame is history anyway.
+        ValueError: a value out of range, weights that are not one a level, a mean that the time's distribution does not
+            have, or frame replacement within the temporal pyramid, where the first frame is history anyway.
     """
 
     spatial_pyramid: bool = True
@@ -80,6 +84,7 @@ class FlowConfig(Config):
     corruption: Literal["none", "constant", "linear"] = "linear"
     corruption_max: float = Field(default=1 / 3, ge=0, le=1)
     time: Literal["uniform", "logit-normal"] = "uniform"
+    time_mean: float = Field(default=0.0, ge=-5, le=5)
     stage_weights: tuple[float, ...] = ()
     frame_replacement: bool = False
     image_dropout: float = Field(default=0.08, ge=0, le=1)
@@ -92,6 +97,8 @@ class FlowConfig(Config):
             raise ValueError(
                 f"stage weights {weights}: {self.stages} numbers that are not negative are needed, not all of them zero"
             )
+        if self.time_mean and self.time != "logit-normal":
+            raise ValueError(f"a mean of {self.time_mean} is one of the logit-normal time: set time to logit-normal")
         if self.frame_replacement and self.temporal_pyramid:
             raise ValueError("frame replacement needs a full sequence: switch the temporal pyramid off")
         return self
@@ -105,7 +112,8 @@ class FlowConfig(Config):
 class TrainingPair(NamedTuple):
     """One batch of regression: `units` (oldest first, the last one noisy) and `t_B` go in, `target_BCTYX` comes out.
 
-    `mask_BCTYX` is 1 where the loss counts and 0 on frames that were given; None where all of it counts.
+    `mask_BCTYX` is 1 where the loss counts and 0 on frames that were given; None where all of it counts. `image` is the
+    clean first frame for a model that attends to it.
     """
 
     units: list[Tensor]
@@ -113,33 +121,43 @@ class TrainingPair(NamedTuple):
     stage: int
     target_BCTYX: Tensor
     mask_BCTYX: Tensor | None
+    image: Image | None = None
 
 
-def training_pair(latents_BCTYX: Tensor, flow: FlowConfig, generator: torch.Generator) -> TrainingPair:
+def training_pair(
+    latents_BCTYX: Tensor, flow: FlowConfig, generator: torch.Generator, *, image: bool = False
+) -> TrainingPair:
     """Draw level, frame, time and noise, and make the model's input and target (PyramidFlow eq. 9-11 and 16).
 
     All samples of a batch share level and frame, hence shapes; time, noise and corruption are their own. Draws are in
-    an order that lets variants of corruption, coupling or weights share the others.
+    an order that lets variants of corruption, coupling or weights share the others. Frame replacement and attention to
+    the image share one draw: a clip has both or neither.
 
     Args:
         latents_BCTYX: clean latents; a single frame is an image.
         flow: the path.
         generator: the only source of randomness.
+        image: the model attends to the clean first frame. A clip of one latent frame has none: it would be the answer.
 
     Raises:
-        ValueError: the latents cannot be halved down to the coarsest level.
+        ValueError: the latents cannot be halved down to the coarsest level, or an image within the temporal pyramid.
     """
+    if image and flow.temporal_pyramid:
+        raise ValueError("attention to the image needs a full sequence: switch the temporal pyramid off")
     latent = Shape(*map(int, latents_BCTYX.shape[2:]))
     check_latent(latent, flow)
     level = draw_level(flow, generator)
     frame = int(torch.randint(latent.frames, (), generator=generator, device=generator.device))
     clean = latents_BCTYX[:, :, frame : frame + 1] if flow.temporal_pyramid else latents_BCTYX
     share_B, start, end = draw_line(clean, level, flow, generator)
-    noisy, mask = torch.lerp(start, end, per_sample(share_B, clean)), None
-    if flow.frame_replacement and latent.frames > 1:
-        noisy, mask = replace_first_frame(noisy, halve(clean[:, :, :1], level), flow.image_dropout, generator)
+    noisy, mask, shown = torch.lerp(start, end, per_sample(share_B, clean)), None, None
+    if (flow.frame_replacement or image) and latent.frames > 1:
+        first = Image(halve(clean[:, :, :1], level), draw_images(len(clean), flow, generator).to(clean.device))
+        shown = first if image else None
+        if flow.frame_replacement:
+            noisy, mask = replace_first_frame(noisy, first)
     history = make_history(latents_BCTYX, frame, level, flow, generator) if flow.temporal_pyramid else []
-    return TrainingPair([*history, noisy], flow.windows[level].at(share_B), level, end - start, mask)
+    return TrainingPair([*history, noisy], flow.windows[level].at(share_B), level, end - start, mask, shown)
 
 
 def draw_line(
@@ -165,6 +183,11 @@ def draw_text_dropout(batch: int, flow: FlowConfig, generator: torch.Generator) 
     return torch.lt(torch.rand(batch, generator=generator, device=generator.device), flow.text_dropout)
 
 
+def draw_images(batch: int, flow: FlowConfig, generator: torch.Generator) -> Tensor:
+    """Which clips of a batch keep their image, bool (B,), independent of the captions (STIV Appendix E)."""
+    return torch.ge(torch.rand(batch, generator=generator, device=generator.device), flow.image_dropout)
+
+
 def check_latent(latent: Shape, flow: FlowConfig) -> None:
     """Refuse latents that a pyramid in use cannot halve; see `layout.check_pyramid`."""
     if flow.spatial_pyramid or flow.temporal_pyramid:
@@ -181,7 +204,8 @@ def draw_level(flow: FlowConfig, generator: torch.Generator) -> int:
 def draw_share(batch: int, flow: FlowConfig, generator: torch.Generator) -> Tensor:
     """How far each sample is through its window, (B,) in [0, 1]."""
     if flow.time == "logit-normal":
-        return torch.randn(batch, generator=generator, device=generator.device).sigmoid()
+        normal_B = torch.randn(batch, generator=generator, device=generator.device)
+        return (normal_B + flow.time_mean).sigmoid()
     return torch.rand(batch, generator=generator, device=generator.device)
 
 
@@ -249,18 +273,15 @@ def draw_corruption(batch: int, frames: int, flow: FlowConfig, generator: torch.
     return torch.lerp(top_B1, top_B1 * low_B1, age_F)
 
 
-def replace_first_frame(
-    noisy_BCTYX: Tensor, first_BCTYX: Tensor, dropout: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """The clean first frame in place of the noisy one, and the loss mask; in a share `dropout` of samples neither.
+def replace_first_frame(noisy_BCTYX: Tensor, image: Image) -> tuple[Tensor, Tensor]:
+    """The clean first frame in place of the noisy one, and the loss mask; neither where the image is dropped.
 
     STIV Section 2.3.1 and 2.3.2.
     """
-    kept_B = torch.rand(len(noisy_BCTYX), generator=generator, device=generator.device) >= dropout
-    kept = per_sample(kept_B.to(noisy_BCTYX.device), noisy_BCTYX)
+    kept = per_sample(image.given_B, noisy_BCTYX)
     first, rest = noisy_BCTYX[:, :, :1], noisy_BCTYX[:, :, 1:]
     mask = torch.cat([(1 - kept).expand_as(first), torch.ones_like(rest)], dim=2)
-    return torch.cat([torch.lerp(first, first_BCTYX, kept), rest], dim=2), mask
+    return torch.cat([torch.lerp(first, image.latents_BCTYX, kept), rest], dim=2), mask
 
 
 def halve(x_BCTYX: Tensor, times: int = 1) -> Tensor:

@@ -10,6 +10,7 @@ S state size, G groups that share B and C, M tokens of the re-composed sequence,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -174,30 +175,33 @@ class Mamba(nn.Module):
             raise ValueError(f"{shared} state-space {what} do not divide into {G} groups of B and C")
         self.sizes = (H * P, H * P, G * config.state, G * config.state, self._step_width(width))
         self.project = nn.ModuleList(nn.Linear(width, sum(self.sizes), bias=False) for _ in range(streams))
-        self.conv_weight_DK = nn.Parameter(
-            torch.empty(sum(self.sizes[1:4]), config.conv).uniform_(-1, 1) / config.conv**0.5
-        )
-        self.conv_bias_D = nn.Parameter(torch.zeros(sum(self.sizes[1:4])))
+        mixed = sum(self.sizes[1:4])
+        self.conv_weight_DK = nn.Parameter(torch.empty(mixed, config.conv))
+        self.conv_bias_D = nn.Parameter(torch.zeros(mixed))
         self.b_norm, self.c_norm = head_norm(config.state, bc_norm), head_norm(config.state, bc_norm)
-        self._init_dynamics()
+        if config.ssm == "mamba1":
+            self.step_up = nn.Linear(self.sizes[-1], H * P, bias=False)
+        rates = H if config.ssm == "mamba2" else H * P
+        self.log_decay = nn.Parameter(
+            torch.empty(rates) if config.ssm == "mamba2" else torch.empty(rates, config.state)
+        )
+        self.step_bias = nn.Parameter(torch.empty(rates))
+        self.skip = nn.Parameter(torch.ones(rates))
+        self.reset_parameters()
         self.down = nn.Linear(H * P, width, bias=False) if config.expand > 1 else nn.Identity()
 
     def _step_width(self, width: int) -> int:
         return self.heads if self.config.ssm == "mamba2" else -(-width // 16)
 
-    def _init_dynamics(self) -> None:
-        """As Mamba starts: A = -1..-S (mamba1) or -U(1, 16) (mamba2), steps in [1e-3, 1e-1], D = 1."""
-        channels = self.heads * self.channels
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw convolution, decay and steps as Mamba starts: A = -1..-S (mamba1) or -U(1, 16) (mamba2)."""
+        self.conv_weight_DK.uniform_(-1, 1).div_(self.config.conv**0.5)
         if self.config.ssm == "mamba2":
-            decay, steps = torch.empty(self.heads).uniform_(1, 16), self.heads
+            self.log_decay.uniform_(1, 16).log_()
         else:
-            decay = torch.arange(1, self.config.state + 1, dtype=torch.float32).expand(channels, -1).clone()
-            steps = channels
-            self.step_up = nn.Linear(self.sizes[-1], channels, bias=False)
-        self.log_decay = nn.Parameter(decay.log())
-        step = torch.exp(torch.empty(steps).uniform_(-6.9077553, -2.3025851))  # log of 1e-3 and 1e-1
-        self.step_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))  # inverse of softplus
-        self.skip = nn.Parameter(torch.ones(steps))
+            self.log_decay.copy_(torch.arange(1, self.config.state + 1, dtype=torch.float32).log())
+        draw_steps(self.step_bias)
 
     def forward(self, text_BLD: Tensor, video_BND: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         sequence = recompose(
@@ -239,6 +243,13 @@ class Mamba(nn.Module):
         x_BMHP = torch.unflatten(x_BMD, -1, (self.heads, -1))
         y_BMHP = ssd(x_BMHP, F.softplus(dt + self.step_bias), A, B_BMGS, C_BMGS, self.config.chunk)
         return (y_BMHP + self.skip[:, None] * x_BMHP).flatten(-2)
+
+
+@torch.no_grad()
+def draw_steps(bias: Tensor) -> None:
+    """Fill with biases whose softplus is a step size between 1e-3 and 1e-1, uniform in logarithms (Gu and Dao 2023)."""
+    step = bias.uniform_(math.log(1e-3), math.log(1e-1)).exp_()
+    bias.copy_(step + torch.log(-torch.expm1(-step)))
 
 
 class TemporalBranch(nn.Module):

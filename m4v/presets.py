@@ -110,9 +110,9 @@ def _tiny_m4v() -> Recipe:
             "causal": False,
             "mamba": {"state": 32, "chunk": 128},
         },
-        flow=FULL_SEQUENCE.but(stages=2, time="logit-normal"),
+        flow=FULL_SEQUENCE.but(stages=2, time="logit-normal", time_mean=-0.7),
         text=TINY_TEXT.but(tokens=8),
-        train=TINY_TRAIN.but(steps=300, optimizer="muon", lr=4e-3, save_every=100),
+        train=TINY_TRAIN.but(steps=800, optimizer="muon", lr=4e-3, decay=0.6, precision="bfloat16", save_every=100),
         data="shapes:easy",
     )
 

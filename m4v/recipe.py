@@ -40,8 +40,9 @@ class TrainConfig(Config):
     randomness of its own, so that processes can share a step without changing it. `images` is the ratio of image to
     video batches (M4V trains at 1 : 8). The learning rate rises linearly over `warmup` steps, is then constant, and
     falls linearly to zero over the last share `decay` of all steps. `clip` bounds the gradient's norm (0: no bound).
-    `mask_ratio` is MaskDiT's, for systems that have it. `activation_checkpointing`, `compile` and `shard` (FSDP2 rather
-    than data parallel) change how a step is computed, not what it computes.
+    `mask_ratio` is MaskDiT's, for systems that have it. `shuffle_frames` puts the frames of every clip in random order:
+    a negative control. `activation_checkpointing`, `compile` and `shard` (FSDP2 rather than data parallel) change how a
+    step is computed, not what it computes.
     """
 
     steps: int = Field(default=1000, ge=1)
@@ -59,6 +60,7 @@ class TrainConfig(Config):
     ema: float = Field(default=0.999, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     mask_ratio: float = Field(default=0.0, ge=0, lt=1)
+    shuffle_frames: bool = False
     seed: int = Field(default=0, ge=0)
     save_every: int = Field(default=1000, ge=1)
     activation_checkpointing: bool = False
@@ -266,17 +268,16 @@ class System(nn.Module):
 def build_system(recipe: Recipe, seed: int | None = None) -> System:
     """The system with fresh weights that depend on the recipe and the seed alone (by default the training seed's).
 
-    Weights of linear layers are drawn from the seed and the layer's name, so that two variants start alike wherever
-    they share a layer. PyTorch's global generator is left as it was.
+    What a module draws is drawn from the seed and the module's name, so that two variants start alike wherever they
+    share a module. PyTorch's global generator is left as it was.
     """
     seed = recipe.train.seed if seed is None else seed
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "system"))
         system = System(recipe)
         for name, module in system.named_modules():
-            if isinstance(module, nn.Linear) and not module.weight.is_meta:
-                torch.manual_seed(derived_seed(seed, name))
-                _redraw(module)
+            torch.manual_seed(derived_seed(seed, name))
+            _redraw(module)
     return system
 
 
@@ -287,10 +288,11 @@ def derived_seed(*parts: object) -> int:
 
 
 @torch.no_grad()
-def _redraw(module: nn.Linear) -> None:
-    """Draw again what is not zero: layers that start at zero, or in part, keep their zeros."""
-    kept = [parameter != 0 for parameter in module.parameters()]
-    if any(bool(mask.any()) for mask in kept):
-        module.reset_parameters()
-        for parameter, mask in zip(module.parameters(), kept, strict=True):
+def _redraw(module: nn.Module) -> None:
+    """Draw a module's own parameters again, but keep zeros: layers that start at zero, or in part, stay there."""
+    own = [parameter for parameter in module.parameters(recurse=False) if not parameter.is_meta]
+    kept = [parameter != 0 for parameter in own]
+    if hasattr(module, "reset_parameters") and any(bool(mask.any()) for mask in kept):
+        module.reset_parameters()  # type: ignore[operator]
+        for parameter, mask in zip(own, kept, strict=True):
             parameter.mul_(mask)

@@ -248,9 +248,11 @@ class RewardRun(Run):
         generator = torch.Generator().manual_seed(seed)
         dropped_B = draw_text_dropout(size, flow, generator).tolist()
         captions = ["" if drop else caption for drop, caption in zip(dropped_B, said, strict=True)]
-        pair = late_pair(latents_BCTYX, flow, self.phase.frames, generator)
+        sees_image = self.recipe.model.attends_to_image
+        pair = late_pair(latents_BCTYX, flow, self.phase.frames, generator, image=sees_image)
+        options = {} if pair.image is None else {"image": pair.image}
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            velocity_BCTYX = self.module(pair.units, pair.t_B, captions, stage=pair.stage)
+            velocity_BCTYX = self.module(pair.units, pair.t_B, captions, stage=pair.stage, **options)
         plain = flow_loss(velocity_BCTYX, pair)
         clean_BCTYX = clean_frames(velocity_BCTYX.float(), pair, flow)
         return plain - self.phase.weight * self._reward(clean_BCTYX, latents_BCTYX, pair, captions, plain.item())
@@ -292,13 +294,15 @@ def checked(name: str, value_B: Tensor, clips: int) -> Tensor:
     return value_B.float()
 
 
-def late_pair(latents_BCTYX: Tensor, flow: FlowConfig, frames: int, generator: torch.Generator) -> TrainingPair:
-    """A training pair, whose frame in the temporal pyramid is one of the last `frames`.
+def late_pair(
+    latents_BCTYX: Tensor, flow: FlowConfig, frames: int, generator: torch.Generator, *, image: bool = False
+) -> TrainingPair:
+    """A training pair, whose frame in the temporal pyramid is one of the last `frames`; `image` as there.
 
     Drawn again until it is: that is a draw from the path's own distribution given the frame.
     """
     while True:
-        pair = training_pair(latents_BCTYX, flow, generator)
+        pair = training_pair(latents_BCTYX, flow, generator, image=image)
         if not flow.temporal_pyramid or len(pair.units) > latents_BCTYX.shape[2] - frames:
             return pair
 

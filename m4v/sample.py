@@ -29,10 +29,10 @@ from m4v import guidance
 from m4v.config import Config
 from m4v.flow import FlowConfig, Window, check_latent, double, endpoints, halve, halve_noise, pool_history
 from m4v.layout import Shape
-from m4v.variants.base import Text
+from m4v.variants.base import Image, Text, attends_to_image
 
 Velocity = Callable[..., Tensor]
-"""A `VelocityModel`, or anything that is called like one."""
+"""A `VelocityModel`, or anything that is called like one; attention to the image asks for its `config` too."""
 
 
 class SamplerConfig(Config):
@@ -44,7 +44,7 @@ class SamplerConfig(Config):
         guidance: scale for video; 1 needs no pass with the null prompt.
         first_frame_guidance: scale for the first latent frame, and for an image.
         image_guidance: scale for video from a given image.
-        joint: with frame replacement, the null pass drops the image too (STIV's JIT-CFG).
+        joint: with frame replacement or attention to the image, the null pass drops the image too (STIV's JIT-CFG).
         renormalise: the guided velocity keeps the norm of the conditional one (STIV Appendix D).
         corrective_noise: off, latents are only rescaled at a jump (ablation in PyramidFlow's Appendix C.2).
         self_quality: weight of self-quality guidance, 0 for none (M4V supplement E.3).
@@ -93,11 +93,15 @@ class Step(NamedTuple):
     passes: int
 
 
-def plan(latent: Shape, flow: FlowConfig, sampler: SamplerConfig, *, image: bool = False) -> tuple[Block, ...]:
+def plan(
+    latent: Shape, flow: FlowConfig, sampler: SamplerConfig, *, image: bool = False, attended: bool = False
+) -> tuple[Block, ...]:
     """Blocks of a clip in the order of sampling; a given image leaves out the first latent frame.
 
+    `attended` says that the model attends to the image: without frame replacement it then makes all frames.
+
     Raises:
-        ValueError: an image for one latent frame, or for a full-sequence model without frame replacement.
+        ValueError: an image for one latent frame, or for a full-sequence model that can see none.
     """
     video = sampler.image_guidance if image else sampler.guidance
     if latent.frames < 1:
@@ -105,8 +109,10 @@ def plan(latent: Shape, flow: FlowConfig, sampler: SamplerConfig, *, image: bool
     if image and latent.frames < 2:
         raise ValueError("an image is the first latent frame: a clip of one latent frame leaves nothing to make")
     if not flow.temporal_pyramid:
-        if image and not flow.frame_replacement:
-            raise ValueError("an image needs a model with a temporal pyramid or with frame replacement")
+        if image and not (flow.frame_replacement or attended):
+            raise ValueError(
+                "an image needs a model with a temporal pyramid, with frame replacement or with attention to the image"
+            )
         scale = video if latent.frames > 1 else sampler.first_frame_guidance
         return (Block(-1, sampler.first_frame_steps, scale),)
     finest = min(sampler.self_quality_stages, max(len(flow.windows) - 1, 1)) if sampler.self_quality else 0
@@ -116,9 +122,11 @@ def plan(latent: Shape, flow: FlowConfig, sampler: SamplerConfig, *, image: bool
     return (*first, *rest)
 
 
-def count_passes(latent: Shape, flow: FlowConfig, sampler: SamplerConfig, *, image: bool = False) -> int:
-    """Forward passes of the model that one clip takes."""
-    blocks = plan(latent, flow, sampler, image=image)
+def count_passes(
+    latent: Shape, flow: FlowConfig, sampler: SamplerConfig, *, image: bool = False, attended: bool = False
+) -> int:
+    """Forward passes of the model that one clip takes; see `plan`."""
+    blocks = plan(latent, flow, sampler, image=image, attended=attended)
     return sum(block.steps * block.passes(level) for block in blocks for level in range(len(flow.windows)))
 
 
@@ -148,7 +156,8 @@ def sample(
         flow: the path that the model was trained on.
         sampler: steps and guidance.
         generators: one for each sample; noise is drawn on the generator's device.
-        image: first latent frame (B, C, 1, Y, X) of image-to-video.
+        image: first latent frame (B, C, 1, Y, X) of image-to-video. The clip begins with it, unless the model only
+            attends to it: such a model makes a first frame of its own.
         batched: conditional and null pass as one batch; off, one after the other with half the memory.
         progress: called after every step.
 
@@ -158,14 +167,14 @@ def sample(
     """
     check_latent(latent, flow)
     check_batch(text, null, generators, image, (channels, 1, latent.rows, latent.cols))
-    blocks = plan(latent, flow, sampler, image=image is not None)
+    attended = attends_to_image(model)
+    blocks = plan(latent, flow, sampler, image=image is not None, attended=attended)
     null = Text(*(part.expand(len(generators), *part.shape[1:]) for part in null))
-    run = _Run(
-        model, text, null, latent, channels, flow, sampler, generators, batched, _reporter(blocks, flow, progress)
-    )
-    given = None if image is None else image.to(run.device, torch.float32)
+    given = None if image is None else image.to(text.tokens_BLE.device, torch.float32)
+    report, shown = _reporter(blocks, flow, progress), given if attended else None
+    run = _Run(model, text, null, latent, channels, flow, sampler, generators, batched, report, shown)
     if not flow.temporal_pyramid:
-        return run.make(blocks[0], None, given)
+        return run.make(blocks[0], None, given if flow.frame_replacement else None)
     made = [] if given is None else [given]
     for block in blocks:
         made.append(run.make(block, torch.cat(made, dim=2) if made else None, None))
@@ -241,7 +250,7 @@ class _Given(NamedTuple):
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same while a batch of clips is sampled."""
+    """What stays the same while a batch of clips is sampled; `shown` is the image that the model attends to."""
 
     model: Velocity
     text: Text
@@ -253,6 +262,7 @@ class _Run:
     generators: Sequence[torch.Generator]
     batched: bool
     report: Callable[[Block, int], None]
+    shown: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -315,22 +325,31 @@ class _Run:
 
     def pair(self, cond: list[Tensor], null: list[Tensor], t: float, scale: float, level: int, frames: int) -> Tensor:
         """Guided velocity of the last `frames` frames from a conditional and a null pass."""
+        kept = not self.sampler.joint
         if scale == 1:
-            return self.evaluate(cond, t, self.text, level)[:, :, -frames:]
+            return self.evaluate(cond, t, self.text, level, True)[:, :, -frames:]
         if self.batched:
             joined = [torch.cat(units) for units in zip(cond, null, strict=True)]
-            v_cond, v_null = self.evaluate(joined, t, self.both, level)[:, :, -frames:].chunk(2)
+            v_cond, v_null = self.evaluate(joined, t, self.both, level, True, kept)[:, :, -frames:].chunk(2)
         else:
-            v_cond = self.evaluate(cond, t, self.text, level)[:, :, -frames:]
-            v_null = self.evaluate(null, t, self.null, level)[:, :, -frames:]
+            v_cond = self.evaluate(cond, t, self.text, level, True)[:, :, -frames:]
+            v_null = self.evaluate(null, t, self.null, level, kept)[:, :, -frames:]
         rule = guidance.jit_cfg if self.sampler.joint else guidance.cfg
         v = rule(v_cond, v_null, scale)
         return guidance.renormalise(v, v_cond) if self.sampler.renormalise else v
 
-    def evaluate(self, units: list[Tensor], t: float, text: Text, level: int) -> Tensor:
+    def evaluate(self, units: list[Tensor], t: float, text: Text, level: int, *given: bool) -> Tensor:
+        """The velocity of one pass, or of several as one batch; `given` says of each whether it is shown the image."""
         t_B = torch.full((len(units[-1]),), t, device=self.device)
+        image = {} if self.shown is None else {"image": shown_to(halve(self.shown, level), given)}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.sampler.precision == "bfloat16"):
-            return self.model(units, t_B, text, stage=level).float()
+            return self.model(units, t_B, text, stage=level, **image).float()
+
+
+def shown_to(latents_BCTYX: Tensor, given: Sequence[bool]) -> Image:
+    """The image of each sample, once for every pass of a batch, shown in the passes where it is given."""
+    given_P = torch.tensor(given, device=latents_BCTYX.device)
+    return Image(latents_BCTYX.repeat(len(given), 1, 1, 1, 1), given_P.repeat_interleave(len(latents_BCTYX)))
 
 
 def _reporter(

@@ -33,6 +33,7 @@ from m4v.checkpoint import (
 )
 from m4v.data import CachedLatents, Source
 from m4v.data.clips import VideoSource
+from m4v.data.controls import shuffled_frames
 from m4v.flow import draw_text_dropout, flow_loss, training_pair
 from m4v.latents import LatentCodec, make_codec
 from m4v.optim import Average, gather_state, make_optimizers, restore_state, set_lr
@@ -122,7 +123,9 @@ class Run:
         load_weights(self.system, found.model if found else started_from(self.system, init or {}))
         self.system.to(where.device).train()
         self.codec = self._codec(found)
-        self.cached = CachedLatents(source, self.codec, cache) if cache and isinstance(source, VideoSource) else None
+        self.cached = None
+        if cache and isinstance(source, VideoSource) and not self.config.shuffle_frames:
+            self.cached = CachedLatents(source, self.codec, cache)
         prepare(self.system, self.config)
         self.module = distribute(self.system, recipe, where)
         self.optimizers = make_optimizers(self.system, self.config)
@@ -206,11 +209,11 @@ class Run:
         generator = torch.Generator().manual_seed(seed)
         dropped_B = draw_text_dropout(size, self.recipe.flow, generator).tolist()
         captions = ["" if drop else caption for drop, caption in zip(dropped_B, said, strict=True)]
-        pair = training_pair(latents_BCTYX, self.recipe.flow, generator)
-        options: dict[str, Any] = {}
+        pair = training_pair(latents_BCTYX, self.recipe.flow, generator, image=self.recipe.model.attends_to_image)
+        options: dict[str, Any] = {} if pair.image is None else {"image": pair.image}
         if config.mask_ratio:
             own = torch.Generator(device).manual_seed(derived_seed(seed, "mask"))
-            options = {"mask_ratio": config.mask_ratio, "generator": own}
+            options |= {"mask_ratio": config.mask_ratio, "generator": own}
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             velocity = self.module(pair.units, pair.t_B, captions, stage=pair.stage, **options)
         return flow_loss(velocity, pair)
@@ -222,7 +225,10 @@ class Run:
             kept = self.cached.batch(place, size, seed=seed, images=images)
             return kept.latents_BCTYX.to(device), kept.captions
         batch = self.source.batch(place, size, seed=seed, images=images)
-        return self.codec.encode(batch.video_BTHWC.to(device)), batch.captions
+        video_BTHWC = batch.video_BTHWC
+        if self.config.shuffle_frames:
+            video_BTHWC = shuffled_frames(video_BTHWC, derived_seed(seed, place))
+        return self.codec.encode(video_BTHWC.to(device)), batch.captions
 
     def save(self) -> None:
         """Write a checkpoint; all processes must call it together, for shards are gathered."""

@@ -74,10 +74,10 @@ def run(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def start(suite: Path, out: Path, *more: str) -> object:
+def start(suite: Path, out: Path, *more: str, cache: Path | None = None) -> object:
     options = ["--steps", "2", "--pretrain-steps", "2", "--seeds", "0,1", "--subset", suite, "--threads", "1"]
     files = ["--out", out / "run", "--json", out / "a.json"]
-    return cli("ablate", "registers", *options, *files, *more, M4V_EVAL_CACHE=str(out / "cache"))
+    return cli("ablate", "registers", *options, *files, *more, M4V_EVAL_CACHE=str(cache or out / "cache"))
 
 
 def test_an_experiment_leaves_its_record(run: Path) -> None:
@@ -110,6 +110,14 @@ def test_a_second_run_computes_nothing_and_says_the_same(suite: Path, run: Path)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     again = json.loads((run / "a.json").read_text())
     assert (again["variants"], again["comparisons"]) == (record["variants"], record["comparisons"])
+
+
+def test_models_trained_side_by_side_are_the_same(suite: Path, run: Path, tmp_path: Path) -> None:
+    """Two processes of one thread each against one process: every number equal, to the bit."""
+    done = start(suite, tmp_path, "--threads", "2", "--jobs", "2", cache=run / "cache")
+    assert done.returncode == 0, done.stderr  # type: ignore[attr-defined]
+    found, before = (json.loads((folder / "a.json").read_text()) for folder in (tmp_path, run))
+    assert (found["variants"], found["comparisons"]) == (before["variants"], before["comparisons"])
 
 
 def test_variants_see_the_same_data_and_start_alike(run: Path) -> None:

@@ -26,7 +26,7 @@ PROMISED = {
     " self-guidance image-video-ratio transplant gate",
     "pyramidflow": "spatial-pyramid temporal-pyramid corrective-noise causal-attention coupled-noise",
     "stiv": "qk-norm sandwich-norm temporal-patch causal-temporal-attention masks frame-replacement jit-cfg"
-    " condition-norm shared-adaln",
+    " image-cross-attention condition-norm shared-adaln",
     "lingen": "rotary-major-scan tesa review-tokens",
 }
 

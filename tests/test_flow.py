@@ -200,6 +200,19 @@ def test_distribution_of_time(time: str, variance: float) -> None:
     assert float(t.var()) == pytest.approx(variance, abs=0.1 * five_errors(20_000))
 
 
+def test_the_mean_of_a_logit_normal_time_moves_its_median() -> None:
+    """Half of the times lie below the logistic function of the mean (five standard errors of a share)."""
+    flow = PLAIN.but(time="logit-normal", time_mean=-1.0)
+    t = training_pair(clips(20_000, 1, 1, 1, 1), flow, seeded(3)).t_B
+    below = float((t < 1 / (1 + math.e)).double().mean())
+    assert below == pytest.approx(0.5, abs=0.5 * five_errors(20_000))
+
+
+def test_only_a_logit_normal_time_has_a_mean() -> None:
+    with pytest.raises(ValueError, match="logit-normal"):
+        FlowConfig(time_mean=-1.0)
+
+
 # Temporal pyramid
 
 

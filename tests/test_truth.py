@@ -127,6 +127,8 @@ def test_wide_pictures_are_read_as_well(index: int) -> None:
 def test_of_another_scene_only_what_they_share_is_true(index: int, other: int) -> None:
     shown, asked = scene_at("default", 6, index), scene_at("default", 6, other)
     values = judged(render(shown, FRAMES, SIZE), asked.facts())
+    everything_right = values.pop("truth/all")
+    assert everything_right == float(set(values.values()) == {1.0})
     assert values == {
         "truth/colour": shown.things[0].colour == asked.things[0].colour,
         "truth/shape": shown.things[0].shape == asked.things[0].shape,
@@ -194,6 +196,7 @@ def test_of_a_pair_the_half_that_is_right_counts_half() -> None:
         "truth/motion": 1.0,
         "truth/count": 1.0,
         "truth/position": 0.0,
+        "truth/all": 0.0,
     }
 
 
@@ -261,7 +264,7 @@ def test_metrics_are_found_by_name_in_the_lite_profile_only() -> None:
 
 def test_suites_with_scenes_are_judged_by_the_facts_they_state() -> None:
     chosen = [metric.name for metric in choose_metrics((), load_suite("shapes50"), "lite")]
-    assert chosen[-3:] == ["truth/colour", "truth/shape", "truth/motion"]
+    assert chosen[-4:] == ["truth/colour", "truth/shape", "truth/motion", "truth/all"]
     assert "lite/overall_consistency" in chosen
     assert not any(m.reads_scene for m in choose_metrics((), load_suite("custom50"), "lite"))
     everything = PromptSuite("full", load_suite("custom50").prompts, "")

@@ -20,13 +20,14 @@ from evalkit.store import only_writer
 from evalkit.weights import default_root
 
 SUITES = {"tiny": "shapes50", "paper": "custom50"}
+PRECISIONS = ("auto", "float32", "bfloat16")
 PRETRAINING = {"tiny": 1800, "paper": 20_000}
 """Steps of the shared attention model; the variants' own are in their recipes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An experiment as asked for; None is the preset's."""
+    """An experiment as asked for; None is the preset's, or what suits the machine."""
 
     names: tuple[str, ...]
     preset: str
@@ -41,6 +42,8 @@ class Request:
     device: str
     threads: int | None
     out: Path
+    jobs: int | None = None
+    precision: str = "auto"
 
 
 def prepare(request: Request) -> Experiment:
@@ -62,11 +65,47 @@ def prepare(request: Request) -> Experiment:
         changes |= {"train.steps": request.steps}
     if request.data is not None:
         changes |= {"data": request.data}
+    if (precision := _precision(request)) is not None:
+        changes |= {"train.precision": precision}
     try:
         changed = base.changed(changes)
     except ValueError as e:
         raise UserError(f"{e}.", "Choose other --steps or --data.") from None
     return design(planned, changed, request.pretrain_steps or PRETRAINING[preset])
+
+
+def _precision(request: Request) -> str | None:
+    """The type that models are trained in; None is the preset's own.
+
+    Raises:
+        UserError: no such precision.
+    """
+    if request.precision not in PRECISIONS:
+        raise unknown("precision", request.precision, PRECISIONS)
+    if request.precision != "auto":
+        return request.precision
+    return "float32" if request.device == "cpu" and not has_fast_bfloat16() else None
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this machine's CPU multiplies bfloat16 in hardware; elsewhere float32 is faster."""
+    import torch
+
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _jobs(request: Request, experiment: Experiment) -> int:
+    """How many models are trained at a time: on a CPU one a core, on a GPU one after the other."""
+    if request.jobs is not None:
+        return request.jobs
+    if request.device != "cpu":
+        return 1
+    import torch
+
+    return min(torch.get_num_threads(), len(experiment.variants) * len(request.seeds))
 
 
 def _subset(request: Request) -> str:
@@ -93,6 +132,7 @@ def run(request: Request, experiment: Experiment, progress: Progress) -> dict[st
         seeds=request.seeds,
         device=request.device,
         cache=default_cache(),
+        jobs=_jobs(request, experiment),
     )
     with only_writer(request.out):
         runs = run_all(experiment, setting, progress)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from evalkit.generation import Request as GenerationRequest
 from evalkit.generation import generate
 from evalkit.job import Progress
 from evalkit.job import Request as ScoringRequest
+from evalkit.prompts import load_suite
 from evalkit.records import RunRecord
 from evalkit.runner import score_folder
 from evalkit.types import Profile
@@ -46,7 +47,8 @@ class Setting:
         weights: folder of VBench's checkpoints, for the official profile.
         seeds: training seeds.
         device: `cpu` or `cuda`.
-        cache: where pre-trainings are kept for later experiments.
+        cache: where pre-trainings, and latents of real videos, are kept for later experiments.
+        jobs: models that are worked on at the same time, each in a process of its own with its share of the threads.
     """
 
     out: Path
@@ -56,6 +58,11 @@ class Setting:
     seeds: tuple[int, ...]
     device: str
     cache: Path
+    jobs: int = 1
+
+    @property
+    def latents(self) -> Path:
+        return self.cache / "latents"
 
 
 def default_cache() -> Path:
@@ -72,10 +79,29 @@ def run_all(experiment: Experiment, setting: Setting, progress: Progress) -> dic
     """
     source = _source(experiment.baseline.recipe)
     attention = _pretrained(experiment.pretraining, source, setting, progress) if experiment.pretraining else None
-    return {
-        variant.name: [_one(variant, seed, source, attention, setting, progress) for seed in setting.seeds]
-        for variant in experiment.variants
-    }
+    arms = [Arm(variant, seed, attention, setting) for variant in experiment.variants for seed in setting.seeds]
+    # Finished ones first: one that was made otherwise is refused before the others take their time.
+    found = {id(arm): arm(progress) for arm in arms if arm.is_finished}
+    waiting = [arm for arm in arms if id(arm) not in found]
+    found |= zip(map(id, waiting), _all(waiting, setting, progress), strict=True)
+    of_variant: dict[str, list[RunRecord]] = {variant.name: [] for variant in experiment.variants}
+    for arm in arms:
+        of_variant[arm.variant.name].append(found[id(arm)])
+    return of_variant
+
+
+def _all(arms: Sequence[Arm], setting: Setting, progress: Progress) -> list[RunRecord]:
+    """The arms' runs, several at a time if the setting says so."""
+    jobs = min(setting.jobs, len(arms))
+    if jobs < 2:
+        return [arm(progress) for arm in arms]
+    import torch
+
+    from evalkit.ablate.workers import side_by_side
+
+    threads = max(1, torch.get_num_threads() // jobs)
+    what = f"training, sampling and scoring {len(arms)} models, {jobs} at a time"
+    return side_by_side(arms, jobs, threads, progress, what, sum(arm.size for arm in arms))
 
 
 def _source(recipe: Recipe) -> Source:
@@ -94,29 +120,56 @@ def _pretrained(recipe: Recipe, source: Source, setting: Setting, progress: Prog
     return recipe, _trained(recipe, source, folder, None, setting, progress, "pre-training with attention")
 
 
-def _one(
-    variant: Variant,
-    seed: int,
-    source: Source,
-    attention: tuple[Recipe, Path] | None,
-    setting: Setting,
-    progress: Progress,
-) -> RunRecord:
-    folder = setting.out / variant.name / f"seed{seed}"
-    recipe = variant.recipe.changed({"train.seed": seed})
-    init = _carried_over(recipe, attention) if variant.init == "transplant" and attention else None
-    what = f"{variant.name}, seed {seed}"
-    checkpoint = _trained(recipe, source, folder / "train", init, setting, progress, f"training {what}")
-    if variant.reward:
-        checkpoint = _rewarded(checkpoint, variant, seed, folder / "reward", source, setting, progress)
-    generate(
-        GenerationRequest(checkpoint, setting.subset, folder / "videos", device=setting.device, fps=source.fps),
-        progress,
-    )
-    scoring = ScoringRequest(
-        folder / "videos", setting.subset, folder / "scores", setting.profile, weights=setting.weights
-    )
-    return score_folder(scoring, progress, ["m4v-eval", "ablate", variant.name])
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One variant with one training seed: everything from its first step to its scores."""
+
+    variant: Variant
+    seed: int
+    attention: tuple[Recipe, Path] | None
+    setting: Setting
+
+    @property
+    def folder(self) -> Path:
+        return self.setting.out / self.variant.name / f"seed{self.seed}"
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.folder / "scores" / "vbench.json").exists()
+
+    @property
+    def size(self) -> int:
+        """Steps of progress, about: training, and for each prompt a video made, read and decoded frame by frame."""
+        recipe, prompts = self.variant.recipe, len(load_suite(self.setting.subset).prompts)
+        return recipe.train.steps + prompts * (2 + recipe.model.clip[0])
+
+    def __call__(self, progress: Progress) -> RunRecord:
+        """Do what is missing.
+
+        Raises:
+            UserError, RunFailed: as `run_all`.
+            KeyboardInterrupt: Ctrl-C; what is finished is kept.
+        """
+        variant, setting, folder = self.variant, self.setting, self.folder
+        source = _source(variant.recipe)
+        recipe = variant.recipe.changed({"train.seed": self.seed})
+        attention = self.attention if variant.init == "transplant" else None
+        init = _carried_over(recipe, attention) if attention else None
+        what = f"{variant.name}, seed {self.seed}"
+        checkpoint = _trained(recipe, source, folder / "train", init, setting, progress, f"training {what}")
+        if variant.reward:
+            checkpoint = _rewarded(checkpoint, variant, self.seed, folder / "reward", source, setting, progress)
+        generate(
+            GenerationRequest(checkpoint, setting.subset, folder / "videos", device=setting.device, fps=source.fps),
+            progress,
+        )
+        scoring = ScoringRequest(
+            folder / "videos", setting.subset, folder / "scores", setting.profile, weights=setting.weights
+        )
+        record = score_folder(scoring, progress, ["m4v-eval", "ablate", variant.name])
+        if record.summary["interrupted"]:
+            raise KeyboardInterrupt
+        return record
 
 
 def _trained(
@@ -138,7 +191,7 @@ def _trained(
         def step(record: StepRecord, steps: int) -> None:
             progress.advance()
 
-        return train(recipe, source, folder, init=init, progress=step, device=setting.device)
+        return train(recipe, source, folder, init=init, progress=step, device=setting.device, cache=setting.latents)
     except TrainingFailed as e:
         raise RunFailed(f"{what}: {e}.", "The last good checkpoint is kept.") from None
     except ValueError as e:
@@ -174,7 +227,14 @@ def _rewarded(
         progress.advance()
 
     return reward_learning(
-        checkpoint, folder, source, _rewards(procedural), config, progress=step, device=setting.device
+        checkpoint,
+        folder,
+        source,
+        _rewards(procedural),
+        config,
+        progress=step,
+        device=setting.device,
+        cache=setting.latents,
     )
 
 

@@ -63,6 +63,15 @@ def ablate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all cores")] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Models trained at a time, sharing the threads.", show_default="one a core; on a GPU 1"
+        ),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32 or bfloat16; auto: the preset's, float32 on a CPU without fast bfloat16.")
+    ] = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Run directory; an existing one is resumed.", show_default="runs/ablate-NAMES")
     ] = None,
@@ -106,6 +115,8 @@ def ablate(
         device=resolve_device(device),
         threads=threads,
         out=out or Path("runs") / f"ablate-{'-'.join(names or ['none'])}",
+        jobs=jobs,
+        precision=precision,
     )
     experiment = prepare(request)
     for line in _before(experiment):
@@ -175,9 +186,12 @@ def _title(record: Mapping[str, Any]) -> str:
 
 
 def _differences(variant: Mapping[str, Any], comparisons: list[dict[str, Any]]) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=f"{variant['name']} against {variant['against']}", title_justify="left")
+    # Without lines between the columns it fits 80 characters.
+    title = f"{variant['name']} against {variant['against']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("metric", "difference", "95 %", "p", "n"):
         table.add_column(heading, justify="left" if heading == "metric" else "right", no_wrap=True)
     table.add_column("is", no_wrap=True)

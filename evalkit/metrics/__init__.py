@@ -15,7 +15,7 @@ from evalkit.types import Profile
 DIMENSIONS = tuple(BOUNDS)
 """The order of tables and plots, that of the VBench paper; stand-ins follow their originals."""
 
-FACTS = ("truth/colour", "truth/shape", "truth/motion", "truth/count", "truth/position")
+FACTS = ("truth/colour", "truth/shape", "truth/motion", "truth/count", "truth/position", "truth/all")
 """What a prompt's scene may state; no dimensions of VBench, and part of no total."""
 
 

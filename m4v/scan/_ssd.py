@@ -10,7 +10,7 @@ somewhere in a chunk does not blur the slow ones after it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,10 +74,28 @@ class _Inputs(NamedTuple):
         x, dt = self.x_NGJP[tokens].to(work), self.dt_NGJ[tokens].to(work)
         return _Inputs(x, dt, self.A_GJ, self.B_GNS[:, tokens].to(work), self.C_GNS[:, tokens].to(work))
 
+    def folded(self, chunks: int) -> _Inputs:
+        """Consecutive chunks of equal length side by side, each with groups of its own: Q tokens, K G groups."""
+        if chunks == 1:
+            return self
+        x, dt = (_beside(t, chunks) for t in (self.x_NGJP, self.dt_NGJ))
+        B, C = (torch.unflatten(t, 1, (chunks, -1)).transpose(0, 1).flatten(0, 1) for t in (self.B_GNS, self.C_GNS))
+        return _Inputs(x, dt, self.A_GJ.repeat(chunks, 1), B, C)
+
     @property
     def xdt_GQC(self) -> Tensor:
         """dt·x, the J P channels of a group side by side."""
         return _columns(self.x_NGJP * self.dt_NGJ.unsqueeze(-1))
+
+
+def _beside(t_NGX: Tensor, chunks: int) -> Tensor:
+    """Groups of consecutive chunks side by side: tokens, then K G groups."""
+    return torch.unflatten(t_NGX, 0, (chunks, -1)).transpose(0, 1).flatten(1, 2)
+
+
+def _behind(t_QGX: Tensor, chunks: int) -> Tensor:
+    """Inverse of `_beside`."""
+    return torch.unflatten(t_QGX, 1, (chunks, -1)).transpose(0, 1).flatten(0, 1)
 
 
 class _Decays(NamedTuple):
@@ -155,19 +173,30 @@ def _tiles(part: _Inputs) -> Iterator[tuple[slice, slice]]:
             yield slice(g, g + group_step), slice(j, j + head_step)
 
 
-def _chunk_output(part: _Inputs, state_GSC: Tensor) -> Tensor:
-    """y_QGJP of one chunk; `state_GSC`, the state before it, becomes the state after it."""
+def _output(part: _Inputs, state_GSC: Tensor, chunks: int) -> tuple[Tensor, Tensor]:
+    """y_QGJP of folded chunks, and the state before each, `KGSC`; `state_GSC` becomes the state after the last."""
     decays, xdt_GQC = _decays(part), part.xdt_GQC
     xdt_QGJP = _per_head(xdt_GQC, part.x_NGJP)
-    y_QGJP = _per_head(part.C_GNS @ state_GSC, part.x_NGJP) * decays.start_QGJ.unsqueeze(-1)
+    added_GSC = part.B_GNS.transpose(1, 2) @ _columns(xdt_QGJP * decays.end_QGJ.unsqueeze(-1))
+    whole_GC = decays.whole_GJ.repeat_interleave(part.x_NGJP.shape[-1], dim=-1)
+    before_KGSC = _pass_on(state_GSC, torch.unflatten(added_GSC, 0, (chunks, -1)), whole_GC)
+    y_QGJP = _per_head(part.C_GNS @ before_KGSC.flatten(0, 1), part.x_NGJP) * decays.start_QGJ.unsqueeze(-1)
     CB_GQR = part.C_GNS @ part.B_GNS.transpose(1, 2)
     for groups, heads in _tiles(part):
         scores_GJQR = decays.between(groups, heads).mul_(CB_GQR[groups].unsqueeze(1))
         _heads(y_QGJP, groups, heads).add_(scores_GJQR @ _heads(xdt_QGJP, groups, heads))
-    kept_GSJP = torch.unflatten(state_GSC, 2, part.x_NGJP.shape[2:])
-    kept_GSJP.mul_(decays.whole_GJ[:, None, :, None])
-    state_GSC += part.B_GNS.transpose(1, 2) @ _columns(xdt_QGJP * decays.end_QGJ.unsqueeze(-1))
-    return y_QGJP
+    return y_QGJP, before_KGSC
+
+
+def _pass_on(state_GSC: Tensor, added_KGSC: Tensor, whole_GC: Tensor) -> Tensor:
+    """The state before each chunk, `KGSC`, from what each adds to it and leaves of it."""
+    before_KGSC = torch.empty_like(added_KGSC)
+    for before, added, whole in zip(
+        before_KGSC, added_KGSC, torch.unflatten(whole_GC, 0, (len(added_KGSC), -1)), strict=True
+    ):
+        before.copy_(state_GSC)
+        state_GSC.mul_(whole.unsqueeze(1)).add_(added)
+    return before_KGSC
 
 
 def _forward(
@@ -185,10 +214,23 @@ def _forward(
     for b in range(len(x_BNHP)):
         inputs = _arrange(x_BNHP[b], dt_BNH[b], A_H, B_BNGS[b], C_BNGS[b])
         state_GSC = torch.zeros_like(before_BKGSC[b, 0])
-        for k, (start, stop) in enumerate(bounds):
-            before_BKGSC[b, k] = state_GSC
-            y_BNHP[b, start:stop] = _chunk_output(inputs.chunk(start, stop), state_GSC).flatten(1, 2)
+        for k, chunks in _batches(bounds, x_BNHP.shape[2]):
+            start, stop = bounds[k][0], bounds[k + chunks - 1][1]
+            y_QGJP, before_KGSC = _output(inputs.chunk(start, stop).folded(chunks), state_GSC, chunks)
+            before_BKGSC[b, k : k + chunks] = before_KGSC
+            y_BNHP[b, start:stop] = _behind(y_QGJP, chunks).flatten(1, 2)
     return y_BNHP, before_BKGSC
+
+
+def _batches(bounds: Sequence[tuple[int, int]], heads: int) -> Iterator[tuple[int, int]]:
+    """First chunk and number of chunks that are worked on at once: as many of equal length as fit a tile."""
+    length = bounds[0][1]
+    room = max(1, _TILE // (heads * length**2))
+    equal = sum(stop - start == length for start, stop in bounds)
+    for k in range(0, equal, room):
+        yield k, min(room, equal - k)
+    if equal < len(bounds):
+        yield equal, 1
 
 
 _SHORT = 1 << 21  # numbers in x up to which a whole batch is worked on at once

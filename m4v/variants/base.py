@@ -21,6 +21,13 @@ class Text(NamedTuple):
     pooled_BP: Tensor
 
 
+class Image(NamedTuple):
+    """A given first frame: clean latents (B, C, 1, Y, X), and given (B,) True where a sample is shown them."""
+
+    latents_BCTYX: Tensor
+    given_B: Tensor
+
+
 class ModelConfig(Config, ABC):
     """A text-to-video model: what it is built of, and how a clip is sampled from it.
 
@@ -56,13 +63,18 @@ class ModelConfig(Config, ABC):
         """Latent values in a token."""
         return self.codec.channels * self.patch.cells
 
+    @property
+    def attends_to_image(self) -> bool:
+        """Whether the network takes a given first frame as an `Image`, besides what its units show."""
+        return False
+
 
 class VelocityModel(nn.Module):
     """Predicts the velocity of the last unit from all units, time and text.
 
     `forward(units, t_B, text, *, stage=0)`: `units` are latent blocks (B, C, T, Y, X), oldest first, the last one
     noisy; `t_B` is the time in [0, 1], 1 being data; `stage` the pyramid level of the last unit. Returns the velocity
-    in its shape.
+    in its shape. Where `config.attends_to_image`, `forward` also takes `image`, an `Image` or None.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -71,6 +83,12 @@ class VelocityModel(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def attends_to_image(model: object) -> bool:
+    """Whether a model is to be called with `image`; what has no configuration is not."""
+    config = getattr(model, "config", None)
+    return isinstance(config, ModelConfig) and config.attends_to_image
 
 
 def example_inputs(

@@ -31,7 +31,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from m4v.backbone import Head
-from m4v.layers import Modulation, head_norm
+from m4v.layers import Modulation, draw_steps, head_norm
 from m4v.layout import Codec, Evaluation, Shape, full_sequence
 from m4v.ops import attention, fourier_features, modulate, sinusoids
 from m4v.paths import ROTARY_SCHEDULES, inverse, raster, rotary_major_scan, zigzag_scan
@@ -118,12 +118,19 @@ class Direction(nn.Module):
         self.head_width, self.state, self.chunk = config.head_width, config.state, config.chunk
         channels = config.expand * config.width
         mixed, heads = channels + 2 * config.state, channels // config.head_width
-        self.conv_weight_DK = nn.Parameter(torch.empty(mixed, config.conv).uniform_(-1, 1) / config.conv**0.5)
+        self.conv_weight_DK = nn.Parameter(torch.empty(mixed, config.conv))
         self.conv_bias_D = nn.Parameter(torch.zeros(mixed))
-        self.log_decay_H = nn.Parameter(torch.empty(heads).uniform_(1, 16).log())
-        step_H = torch.exp(torch.empty(heads).uniform_(-6.9077553, -2.3025851))  # log of 1e-3 and 1e-1, as Mamba starts
-        self.step_bias_H = nn.Parameter(step_H + torch.log(-torch.expm1(-step_H)))  # inverse of softplus
+        self.log_decay_H = nn.Parameter(torch.empty(heads))
+        self.step_bias_H = nn.Parameter(torch.empty(heads))
         self.skip_H = nn.Parameter(torch.ones(heads))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw convolution, decay and steps as Mamba-2 starts."""
+        self.conv_weight_DK.uniform_(-1, 1).div_(self.conv_weight_DK.shape[1] ** 0.5)
+        self.log_decay_H.uniform_(1, 16).log_()
+        draw_steps(self.step_bias_H)
 
     def forward(self, xBC_BNE: Tensor, dt_BNH: Tensor) -> Tensor:
         xBC_BNE = F.silu(causal_conv1d(xBC_BNE, self.conv_weight_DK, self.conv_bias_D))

@@ -1,15 +1,17 @@
 """STIV: PixArt-style blocks with factorised attention, first over space, then over time; full-sequence diffusion.
 
 Source: STIV (Lin et al., arXiv 2412.07730): Section 2.1 (factorised attention, singleton condition, RoPE), 2.2
-(QK-norm, sandwich norm, MaskDiT), Table 1 (sizes), Table 3 (temporal patch 2, attention over time not causal), Appendix
-E and F (per-frame VAE, text features of width 1280), Appendix G (VAE with 8 channels, AdaLN shared by all layers).
+(QK-norm, sandwich norm, MaskDiT), Table 1 (sizes), Table 3 (temporal patch 2, attention over time not causal), Table 5
+(attention to the image), Appendix E and F (per-frame VAE, text features of width 1280), Appendix G (VAE with 8
+channels, AdaLN shared by all layers).
 PixArt-alpha (Chen et al., arXiv 2310.00426, Section 2.3): cross-attention without modulation, a layer's offset table.
 
 Inferred, not stated by the authors: the order space, time, text, MLP inside a block; the spatial patch of 2 (DiT); 128
 text tokens; 50 solver steps; that the two blocks behind the unmasking are among the blocks of Table 1 (M then has 8.83
 billion parameters against 8.7; with two more it would have 9.2); that masking drops the same places in all frames, so
-that attention over time still sees one place through time. XL and XXL have their published size without the attention
-over time, M with it.
+that attention over time still sees one place through time; how the image is attended to (only that it is by
+cross-attention is stated): behind the text, the patches of the clean first latent frame, by place, with a gate. XL and
+XXL have their published size without the attention over time, M with it.
 
 Axes: B batch, N video tokens, T token frames, S places of a frame, K head dimension or kept places, D width, H heads,
 L text tokens, E text features, P pooled text, M micro-conditions, R rotary angles.
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import model_validator
@@ -29,7 +31,7 @@ from m4v.backbone import Head
 from m4v.layers import Modulation, head_norm, mlp, stateless_norm
 from m4v.layout import Codec, Evaluation, Patch, Shape, full_sequence
 from m4v.ops import attention, blockwise_causal, fourier_features, modulate, rotary_angles, rotate, sinusoids
-from m4v.variants.base import ModelConfig, Text, VelocityModel, patchify, unpatchify
+from m4v.variants.base import Image, ModelConfig, Text, VelocityModel, patchify, unpatchify
 
 MICRO = [2, 2, 1]
 """Values of each micro-condition: resolution (height, width), crop (top, left), sampling stride."""
@@ -42,6 +44,8 @@ class StivConfig(ModelConfig):
     is published at 256 x 256 only, and shares the clip so that sizes compare. `layers` counts all blocks; the last
     `decoder_blocks` of them see all tokens even when the others see a masked frame. `temporal_attention` off is the
     text-to-image model. `frame_stride` is the default of the stride micro-condition (every third frame, Appendix E).
+    `image_attention` lets every block attend to the clean first latent frame (CA in Table 5); frame replacement (FR) is
+    a field of the flow.
     """
 
     clip: tuple[int, int, int] = (20, 512, 512)
@@ -64,6 +68,7 @@ class StivConfig(ModelConfig):
     micro_conditions: bool = True
     positions: Literal["rotary", "sinusoids"] = "rotary"
     frame_stride: int = 3
+    image_attention: bool = False
     steps: int = 50
 
     @model_validator(mode="after")
@@ -83,6 +88,23 @@ class StivConfig(ModelConfig):
         self.patch.tokens(latent)
         return (Evaluation(-1, 0, full_sequence(latent), self.steps),)
 
+    @property
+    def attends_to_image(self) -> bool:
+        return self.image_attention
+
+    @property
+    def image_patch(self) -> Patch:
+        """The patch of a single latent frame."""
+        return self.patch.but(temporal=1)
+
+
+class ImageTokens(NamedTuple):
+    """The image as blocks see it: tokens (B, S, D), mask True where given, and the rotary angles of places (S, R)."""
+
+    tokens_BSD: Tensor
+    mask_BS: Tensor
+    angles: Tensor | None
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -90,7 +112,7 @@ class Surroundings:
 
     `frames` T; `source` what a block's modulation reads: the condition, or the vectors shared by all layers; rotary
     angles of places (S, R), or (B T, S, R) where samples keep different places, and of frames (T, R); the causal mask
-    over frames (T, T); encoded text and its mask.
+    over frames (T, T); encoded text and its mask; the image, None in a model that does not attend to it.
     """
 
     frames: int
@@ -100,6 +122,7 @@ class Surroundings:
     time_mask: Tensor | None
     text_BLD: Tensor
     text_mask_BL: Tensor
+    image: ImageTokens | None = None
 
 
 class SelfAttention(nn.Module):
@@ -122,7 +145,10 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Video attends to text (PixArt-alpha); an empty prompt contributes the bias of the output projection only."""
+    """Video attends to text (PixArt-alpha) or to an image.
+
+    An empty prompt or a missing image contributes the bias of the output projection only.
+    """
 
     def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
         super().__init__()
@@ -131,12 +157,22 @@ class CrossAttention(nn.Module):
         self.q_norm, self.k_norm = head_norm(width // heads, qk_norm), head_norm(width // heads, qk_norm)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x_BND: Tensor, text_BLD: Tensor, mask_BL: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BND: Tensor,
+        seen_BLD: Tensor,
+        mask_BL: Tensor,
+        x_angles: Tensor | None = None,
+        seen_angles: Tensor | None = None,
+    ) -> Tensor:
         q = self.q_norm(torch.unflatten(self.q(x_BND), -1, (self.heads, -1)))
-        k, v = torch.unflatten(self.kv(text_BLD), -1, (2, self.heads, -1)).unbind(-3)
+        k, v = torch.unflatten(self.kv(seen_BLD), -1, (2, self.heads, -1)).unbind(-3)
+        k = self.k_norm(k)
+        if x_angles is not None and seen_angles is not None:
+            q, k = turn(q, x_angles), turn(k, seen_angles)
         any_B1 = mask_BL.any(dim=1, keepdim=True)
         seen_BL = mask_BL | ~any_B1  # softmax over nothing is NaN: an empty prompt attends, and what it read is dropped
-        mixed_BND = attention(q, self.k_norm(k), v, seen_BL[:, None, None]).flatten(-2)
+        mixed_BND = attention(q, k, v, seen_BL[:, None, None]).flatten(-2)
         out: Tensor = self.out(mixed_BND * any_B1[..., None])
         return out
 
@@ -175,10 +211,11 @@ class Singleton(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention over space, attention over time, attention to text, MLP.
+    """Attention over space, attention over time, attention to text, attention to the image where asked for, MLP.
 
     Space and MLP are modulated and gated, time is not (Section 2.1; Table 19 has it as an ablation). Sandwich norm puts
-    a stateless norm before and after each part.
+    a stateless norm before and after each part. The gate of the image starts at zero: added to a trained model, the
+    attention begins as no change.
     """
 
     def __init__(self, config: StivConfig) -> None:
@@ -190,16 +227,22 @@ class Block(nn.Module):
         self.spatial = SelfAttention(width, heads, config.qk_norm)
         self.temporal = SelfAttention(width, heads, config.qk_norm) if config.temporal_attention else None
         self.cross = CrossAttention(width, heads, config.qk_norm)
+        self.image = CrossAttention(width, heads, config.qk_norm) if config.image_attention else None
+        self.image_gate_D = nn.Parameter(torch.zeros(width)) if config.image_attention else None
         self.mlp = mlp(width, config.mlp_ratio)
 
     def forward(self, x_BND: Tensor, around: Surroundings) -> Tensor:
         v: tuple[Tensor, ...] = self.modulation(around.source)
         x_BND = x_BND + v[2] * self._after(self._over_space(modulate(stateless_norm(x_BND), v[0], v[1]), around))
         x_BND = self._over_time(x_BND, v, around)
-        asking_BND = stateless_norm(x_BND) if self.sandwich else x_BND  # PixArt-alpha has no norm before the text
+        asking_BND = self._before_cross(x_BND)
         x_BND = x_BND + self._after(self.cross(asking_BND, around.text_BLD, around.text_mask_BL))
+        x_BND = self._to_image(x_BND, around)
         hidden_BND: Tensor = self.mlp(modulate(stateless_norm(x_BND), v[-3], v[-2]))
         return x_BND + v[-1] * self._after(hidden_BND)
+
+    def _before_cross(self, x_BND: Tensor) -> Tensor:
+        return stateless_norm(x_BND) if self.sandwich else x_BND  # PixArt-alpha has no norm before the text
 
     def _after(self, x_BND: Tensor) -> Tensor:
         return stateless_norm(x_BND) if self.sandwich else x_BND
@@ -220,6 +263,14 @@ class Block(nn.Module):
         mixed_BND = torch.unflatten(self._after(mixed_FTD), 0, (len(x_BND), -1)).transpose(1, 2).flatten(1, 2)
         return x_BND + (v[5] * mixed_BND if self.temporal_modulation else mixed_BND)
 
+    def _to_image(self, x_BND: Tensor, around: Surroundings) -> Tensor:
+        if self.image is None or self.image_gate_D is None or around.image is None:
+            return x_BND
+        tokens_BSD, mask_BS, angles = around.image
+        asking_BND = self._before_cross(x_BND)
+        mixed_BND: Tensor = self.image(asking_BND, tokens_BSD, mask_BS, in_all_frames(around), angles)
+        return x_BND + self.image_gate_D * self._after(mixed_BND)
+
 
 class Stiv(VelocityModel):
     """The velocity model of STIV; see `VelocityModel` for the interface.
@@ -239,6 +290,8 @@ class Stiv(VelocityModel):
         self.mask_token_D = nn.Parameter(torch.randn(width) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = Head(width, config.token_width)
+        image_width = config.codec.channels * config.image_patch.cells
+        self.embed_image = nn.Linear(image_width, width) if config.image_attention else None
 
     def forward(
         self,
@@ -250,6 +303,7 @@ class Stiv(VelocityModel):
         micro_BM: Tensor | None = None,
         mask_ratio: float = 0.0,
         generator: torch.Generator | None = None,
+        image: Image | None = None,
     ) -> Tensor:
         """The velocity of the one unit.
 
@@ -262,10 +316,11 @@ class Stiv(VelocityModel):
                 the configured stride.
             mask_ratio: share of the places of a frame that only the decoder blocks see (MaskDiT); for training.
             generator: draws the places that are kept.
+            image: the clean first frame, for a model that attends to it; None is the same as given to no sample.
 
         Raises:
             ValueError: more than one unit, a stage, frames that do not divide into patches, times that are not one a
-                sample, or a mask ratio outside [0, 1).
+                sample, a mask ratio outside [0, 1), or an image that does not fit the unit or the model.
         """
         unit = only_unit(units, stage)
         if t_B.shape != unit.shape[:1]:
@@ -279,6 +334,7 @@ class Stiv(VelocityModel):
         if self.config.positions == "sinusoids":
             x_BND = x_BND + sinusoids(grid_positions(grid, x_BND.device), self.config.width).to(x_BND)
         around = self.surroundings(grid, condition_BD, text, x_BND.device)
+        around = replace(around, image=self.image_tokens(image, unit, around.space_angles))
         x_BND = self.run(x_BND, around, mask_ratio, generator)
         return unpatchify(self.head(x_BND, condition_BD), grid, self.config.patch)
 
@@ -301,6 +357,31 @@ class Stiv(VelocityModel):
             text_BLD=self.embed_text(text.tokens_BLE),
             text_mask_BL=text.mask_BL,
         )
+
+    def image_tokens(self, image: Image | None, unit_BCTYX: Tensor, angles: Tensor | None) -> ImageTokens | None:
+        """What blocks attend to: the image's patches, or one token that is masked where there is no image.
+
+        Raises:
+            ValueError: the model does not attend to images, or the image is not one frame of the unit's size a sample.
+        """
+        batch, channels, _, rows, cols = unit_BCTYX.shape
+        if self.embed_image is None:
+            if image is not None:
+                raise ValueError("an image for a model that attends to none: switch image_attention on")
+            return None
+        if image is None:
+            nothing_BSD = unit_BCTYX.new_zeros(batch, 1, self.config.width)
+            return ImageTokens(nothing_BSD, nothing_BSD[..., 0].bool(), None if angles is None else angles[:1])
+        if image.latents_BCTYX.shape != (batch, channels, 1, rows, cols) or image.given_B.shape != (batch,):
+            raise ValueError(
+                f"an image of shape {tuple(image.latents_BCTYX.shape)}, given by {tuple(image.given_B.shape)} values: "
+                f"{(batch, channels, 1, rows, cols)} and {(batch,)} are needed"
+            )
+        tokens_BSD = self.embed_image(patchify(image.latents_BCTYX, self.config.image_patch))
+        if self.config.positions == "sinusoids":
+            places_SA = grid_positions(self.config.image_patch.tokens(Shape(1, rows, cols)), tokens_BSD.device)
+            tokens_BSD = tokens_BSD + sinusoids(places_SA, self.config.width).to(tokens_BSD)
+        return ImageTokens(tokens_BSD, image.given_B[:, None].expand(-1, tokens_BSD.shape[1]), angles)
 
     def run(
         self, x_BND: Tensor, around: Surroundings, mask_ratio: float, generator: torch.Generator | None = None
@@ -367,6 +448,16 @@ def draw_places(
     """Places of a frame that stay when a share `ratio` is masked, at least one, ascending, (B, K)."""
     kept = max(1, round(places * (1 - ratio)))
     return torch.rand(batch, places, device=device, generator=generator).argsort(dim=1)[:, :kept].sort(dim=1).values
+
+
+def in_all_frames(around: Surroundings) -> Tensor | None:
+    """Rotary angles of the place of every token, (N, R), or (B, N, R) where samples keep different places."""
+    angles = around.space_angles
+    if angles is None:
+        return None
+    if angles.ndim == 2:
+        return angles.repeat(around.frames, 1)
+    return torch.unflatten(angles, 0, (-1, around.frames)).flatten(1, 2)
 
 
 def keep(x_BND: Tensor, kept_BK: Tensor, frames: int) -> Tensor:
