@@ -61,6 +61,8 @@ SMALL = {
     "train.steps": 3,
     "train.batch": 4,
     "train.ema": 0.5,
+    "train.precision": "float32",
+    "flow.time_mean": 0.0,
 }
 SHORT = RewardConfig(steps=4, batch=4, lr=1e-3, save_every=2)
 
