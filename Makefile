@@ -11,7 +11,7 @@ help:
 	@echo "make demo       train three small models, compare them and write a report (under 10 minutes on 2 cores)"
 	@echo "make demo-clips score a few clips without any weights and write a report (seconds)"
 	@echo "make test       lint, type-check and test (under 15 minutes on 2 cores)"
-	@echo "make test-slow  the full-size networks against golden figures of the official package"
+	@echo "make test-slow  full-size networks against golden figures; known answers from trained models"
 	@echo "make parity     build the official package beside this one and compare live (about 10 GB of disk)"
 	@echo "make bench      speed and memory against the official package (needs make parity first)"
 
