@@ -303,8 +303,9 @@ def test_variants_see_the_same_data_noise_and_times(tmp_path: Path) -> None:
     ],
 )
 def test_how_a_step_is_computed_does_not_change_it(option: str, system: str, tmp_path: Path) -> None:
-    for name, made in (("plain", small(system, steps=2)), ("other", small(system, steps=2, **{option: True}))):
-        train(made, world(system), tmp_path / name)
+    """In float32: fused kernels round bfloat16 at other places."""
+    for name, options in (("plain", {}), ("other", {option: True})):
+        train(small(system, steps=2, precision="float32", **options), world(system), tmp_path / name)
     torch.testing.assert_close(losses(tmp_path / "other"), losses(tmp_path / "plain"), rtol=1e-5, atol=1e-6)
 
 
