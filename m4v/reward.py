@@ -31,7 +31,6 @@ from m4v.flow import (
     TrainingPair,
     Window,
     double,
-    draw_text_dropout,
     flow_loss,
     halve,
     per_sample,
@@ -39,7 +38,7 @@ from m4v.flow import (
 )
 from m4v.latents import LatentCodec
 from m4v.parallel import Processes, processes
-from m4v.recipe import Recipe, derived_seed
+from m4v.recipe import Recipe
 from m4v.reward_models import Reward, clip_reward, colourfulness, hpsv2_reward, named_colours, shapes_rewards
 from m4v.train import Log, Progress, Run, StepRecord, interruptible
 
@@ -243,11 +242,7 @@ class RewardRun(Run):
     def _loss(self, number: int) -> Tensor:
         """Flow loss minus weighted rewards of one micro-batch."""
         config, device, flow = self.config, self.where.device, self.recipe.flow
-        size, seed = config.batch // config.micro_batches, derived_seed(config.seed, self.step, number)
-        latents_BCTYX, said = self._clips(self.step * config.micro_batches + number, size, images=False)
-        generator = torch.Generator().manual_seed(seed)
-        dropped_B = draw_text_dropout(size, flow, generator).tolist()
-        captions = ["" if drop else caption for drop, caption in zip(dropped_B, said, strict=True)]
+        latents_BCTYX, captions, generator = self._draw(number, images=False)
         sees_image = self.recipe.model.attends_to_image
         pair = late_pair(latents_BCTYX, flow, self.phase.frames, generator, image=sees_image)
         options = {} if pair.image is None else {"image": pair.image}

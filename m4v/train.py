@@ -203,20 +203,28 @@ class Run:
     def _loss(self, number: int) -> Tensor:
         """Flow-matching loss of one micro-batch of this step."""
         config, device = self.config, self.where.device
-        size, seed = config.batch // config.micro_batches, derived_seed(config.seed, self.step, number)
-        place = self.step * config.micro_batches + number
-        latents_BCTYX, said = self._clips(place, size, images=config.is_images(self.step))
-        generator = torch.Generator().manual_seed(seed)
-        dropped_B = draw_text_dropout(size, self.recipe.flow, generator).tolist()
-        captions = ["" if drop else caption for drop, caption in zip(dropped_B, said, strict=True)]
+        latents_BCTYX, captions, generator = self._draw(number, images=config.is_images(self.step))
         pair = training_pair(latents_BCTYX, self.recipe.flow, generator, image=self.recipe.model.attends_to_image)
         options: dict[str, Any] = {} if pair.image is None else {"image": pair.image}
         if config.mask_ratio:
-            own = torch.Generator(device).manual_seed(derived_seed(seed, "mask"))
+            own = torch.Generator(device).manual_seed(derived_seed(self._seed(number), "mask"))
             options |= {"mask_ratio": config.mask_ratio, "generator": own}
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
             velocity = self.module(pair.units, pair.t_B, captions, stage=pair.stage, **options)
         return flow_loss(velocity, pair)
+
+    def _seed(self, number: int) -> int:
+        return derived_seed(self.config.seed, self.step, number)
+
+    def _draw(self, number: int, *, images: bool) -> tuple[Tensor, list[str], torch.Generator]:
+        """Latents and captions of a micro-batch, some captions dropped, and the generator of what is drawn next."""
+        count = self.config.micro_batches
+        size = self.config.batch // count
+        latents_BCTYX, said = self._clips(self.step * count + number, size, images=images)
+        generator = torch.Generator().manual_seed(self._seed(number))
+        dropped_B = draw_text_dropout(size, self.recipe.flow, generator).tolist()
+        captions = ["" if drop else caption for drop, caption in zip(dropped_B, said, strict=True)]
+        return latents_BCTYX, captions, generator
 
     def _clips(self, place: int, size: int, *, images: bool) -> tuple[Tensor, list[str]]:
         """Latents and captions of batch number `place`."""

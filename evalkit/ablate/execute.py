@@ -77,17 +77,15 @@ def run_all(experiment: Experiment, setting: Setting, progress: Progress) -> dic
         UserError: data, recipe or an earlier run in the directory does not fit.
         RunFailed: training failed; what is finished is kept.
     """
-    source = _source(experiment.baseline.recipe)
-    attention = _pretrained(experiment.pretraining, source, setting, progress) if experiment.pretraining else None
+    attention = _pretrained(experiment.pretraining, setting, progress) if experiment.pretraining else None
     arms = [Arm(variant, seed, attention, setting) for variant in experiment.variants for seed in setting.seeds]
     # Finished ones first: one that was made otherwise is refused before the others take their time.
-    found = {id(arm): arm(progress) for arm in arms if arm.is_finished}
-    waiting = [arm for arm in arms if id(arm) not in found]
-    found |= zip(map(id, waiting), _all(waiting, setting, progress), strict=True)
-    of_variant: dict[str, list[RunRecord]] = {variant.name: [] for variant in experiment.variants}
-    for arm in arms:
-        of_variant[arm.variant.name].append(found[id(arm)])
-    return of_variant
+    found = {arm.folder: arm(progress) for arm in arms if arm.is_finished}
+    waiting = [arm for arm in arms if arm.folder not in found]
+    found |= zip([arm.folder for arm in waiting], _all(waiting, setting, progress), strict=True)
+    return {
+        variant.name: [found[arm.folder] for arm in arms if arm.variant is variant] for variant in experiment.variants
+    }
 
 
 def _all(arms: Sequence[Arm], setting: Setting, progress: Progress) -> list[RunRecord]:
@@ -114,10 +112,10 @@ def _source(recipe: Recipe) -> Source:
         raise UserError(f"--data {recipe.data}: {e}.", "Give shapes, a folder of videos, or tar shards.") from None
 
 
-def _pretrained(recipe: Recipe, source: Source, setting: Setting, progress: Progress) -> tuple[Recipe, Path]:
+def _pretrained(recipe: Recipe, setting: Setting, progress: Progress) -> tuple[Recipe, Path]:
     """The attention model, trained once for all experiments that need just this one."""
     folder = setting.cache / "pretrained" / recipe.config_hash()[:16]
-    return recipe, _trained(recipe, source, folder, None, setting, progress, "pre-training with attention")
+    return recipe, _trained(recipe, _source(recipe), folder, None, setting, progress, "pre-training with attention")
 
 
 @dataclass(frozen=True, slots=True)
