@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from evalkit.backbones.base import Runtime
 from evalkit.matching import Matching
 from evalkit.metrics.base import MetricSpec
+from evalkit.protocol import Selection
 from evalkit.types import Profile, PromptSuite, Sample, Score, VideoInfo
 from evalkit.weights import default_root
 
@@ -29,6 +30,8 @@ class Request:
         runtime: device, precision and batch of the networks.
         threads: CPU threads for the networks; None leaves torch's choice.
         seed: of the bootstrap.
+        static_filter: whether temporal flickering counts clips without motion only; None: as VBench's protocol has it
+            (for VBench's own prompts, in the official profile).
     """
 
     videos: Path
@@ -41,6 +44,7 @@ class Request:
     runtime: Runtime = field(default_factory=Runtime)
     threads: int | None = None
     seed: int = 0
+    static_filter: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +76,45 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The rules by which a run's numbers came about.
+
+    Args:
+        profile: what records call it; numbers of different profiles never share a table.
+        title: what tables call it.
+        headlines: headline scores in percent from raw dimension scores.
+        settings: its own options, part of the run's configuration.
+        unavailable: dimensions that it has and this package does not compute, and why.
+    """
+
+    profile: str
+    title: str
+    headlines: Callable[[Mapping[str, float]], dict[str, Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> str:
+        return f"m4v-eval/{self.profile}/1"
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run found, before it is summarised.
 
     `weights` holds the sha256 of each checkpoint; `foreign_weights` names those that are not the published files.
+    `benchmark` is None for VBench itself and its stand-ins.
     """
 
     suite: PromptSuite
     matching: Matching
+    selection: Selection
     metrics: tuple[MetricSpec, ...]
     weights: Mapping[str, str]
     foreign_weights: tuple[str, ...]
     results: tuple[Result, ...]
     interrupted: bool
+    benchmark: Benchmark | None = None
 
 
 class Progress(Protocol):

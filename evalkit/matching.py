@@ -1,8 +1,9 @@
 """Which video was generated from which prompt.
 
-`manifest.jsonl` in the folder decides (`{"file", "prompt_id" or "prompt", "seed"}` a line); without one, file names
-do: VBench's `<prompt>-<k>.mp4`, or `<prompt_id>-<seed>.mp4`. File systems cut names at 255 bytes, so a name that holds
-the beginning of exactly one prompt is accepted too. What does not match is listed with its nearest names.
+`manifest.jsonl` in the folder decides (`{"file", "prompt_id" or "prompt", "seed"}` a line, and `generation_prompt`
+where the video was made from a rewritten text); without one, file names do: VBench's `<prompt>-<k>.mp4`, or
+`<prompt_id>-<seed>.mp4`. File systems cut names at 255 bytes, so a name that holds the beginning of exactly one prompt
+is accepted too. What does not match is listed with its nearest names.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def match(folder: Path, suite: PromptSuite) -> Matching:
     if manifest.is_file():
         found = _by_manifest(folder, videos, manifest, prompts)
     else:
-        index = _NameIndex(prompts)
+        index = NameIndex(prompts)
         found = [index.match(folder / file, file) for file in videos]
     samples = [s for s in found if isinstance(s, Sample)]
     unmatched = tuple(u for u in found if isinstance(u, Unmatched))
@@ -90,7 +91,7 @@ def _videos(folder: Path) -> list[str]:
     return names
 
 
-class _NameIndex:
+class NameIndex:
     """Finds the prompt that a file name speaks of."""
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
@@ -191,7 +192,13 @@ def _listed(
         prompt = texts.get(_normal(wanted))
     if prompt is None:
         return Unmatched(file, f"the suite has no prompt {wanted[:80]!r}", tuple(nearest(wanted, choices)))
-    return Sample(path, file, prompt, seed)
+    return Sample(path, file, prompt, seed, _other_text(entry, prompt))
+
+
+def _other_text(entry: Mapping[str, Any], prompt: Prompt) -> str | None:
+    """The text that a video was generated from, if the manifest gives one that is not its prompt."""
+    text = entry.get("generation_prompt") or entry.get("prompt")
+    return text if isinstance(text, str) and _normal(text) not in ("", _normal(prompt.text)) else None
 
 
 def _refuse_duplicates(samples: Iterable[Sample]) -> None:

@@ -1,7 +1,8 @@
 """Prompt suites: the ones that ship, the official one, and the user's own files.
 
-A suite is named on the command line as `custom50` (ships with the package), `full` (read from an installed `vbench`
-package, which is not redistributed here) or a path to a `.txt`, `.jsonl`, `.csv` or `VBench_full_info.json` file.
+A suite is named on the command line as `custom50` (ships with the package), `full` (VBench's own list, in the folder
+of checkpoints or in an installed `vbench` package) or a path to a `.txt`, `.jsonl`, `.csv` or `VBench_full_info.json`
+file.
 """
 
 from __future__ import annotations
@@ -18,8 +19,20 @@ from typing import Any
 from evalkit.errors import UserError, nearest
 from evalkit.resources import resource
 from evalkit.types import Prompt, PromptSuite
+from evalkit.weights import Checkpoint, default_root
 
-OFFICIAL_INFO = "VBench_full_info.json"
+OFFICIAL_LIST = Checkpoint(
+    key="vbench-prompts",
+    file="VBench_full_info.json",
+    url="https://raw.githubusercontent.com/Vchitect/VBench/master/vbench/VBench_full_info.json",
+    size=228_118,
+    licence="Apache-2.0",
+    source="Vchitect/VBench",
+    sha256="5dd2de80ee43cda750b2b72ea7023657c0b90d3702041c7e4608c65dbe50dccd",
+)
+"""VBench's 946 prompts: not redistributed here, fetched like a checkpoint."""
+
+OFFICIAL_INFO = OFFICIAL_LIST.file
 
 
 def shipped() -> dict[str, Path]:
@@ -73,18 +86,21 @@ def read_suite(path: Path, name: str | None = None) -> PromptSuite:
     width = max(3, len(str(len(records))))
     prompts = tuple(_prompt(r, f"{n:0{width}d}", f"{path}, prompt {n}") for n, r in enumerate(records, 1))
     _check(prompts, path)
-    return PromptSuite(name or path.stem, prompts, source)
+    return PromptSuite(name or path.stem, prompts, source, standard=reader is _from_official)
 
 
 def _official_info() -> Path:
+    if (default_root() / OFFICIAL_INFO).is_file():
+        return default_root() / OFFICIAL_INFO
     spec = importlib.util.find_spec("vbench")  # located, never imported: its pins break at import time
     if spec and spec.submodule_search_locations:
         for folder in spec.submodule_search_locations:
             if (Path(folder) / OFFICIAL_INFO).is_file():
                 return Path(folder) / OFFICIAL_INFO
     raise UserError(
-        "The official 946-prompt suite is not part of this package, and no installed `vbench` package was found.",
-        f"Give the path of {OFFICIAL_INFO} as --subset (it is in the vbench wheel: `pip download --no-deps vbench`).",
+        f"The official 946-prompt suite is not part of this package, and {OFFICIAL_INFO} is not in {default_root()}.",
+        f"Run `m4v-eval weights pull {OFFICIAL_LIST.key}`, or give a path of the file as --subset (the vbench wheel has"
+        " it).",
     )
 
 

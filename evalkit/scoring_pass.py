@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from evalkit.backbones.base import Extractor, FeatureSpec, Reader, ReadsPrompts, Runtime
+from evalkit.backbones.base import Extractor, FeatureSpec, Reader, Runtime
+from evalkit.errors import UserError
 from evalkit.identify import video_key
 from evalkit.job import Progress, Result, Unreadable, Video
-from evalkit.memory import tensors_in_own_mappings
 from evalkit.metrics.base import MetricSpec
+from evalkit.networks import Networks, Wants, in_turn
 from evalkit.posters import PosterReader
 from evalkit.store import Journal, content_key
 from evalkit.types import Array, Clip, Frames, Sample, Score
@@ -22,6 +23,7 @@ from evalkit.video import VideoError, read
 from evalkit.weights import WeightStore
 
 T = TypeVar("T")
+Counts = Callable[[Sample, MetricSpec], bool]
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,7 @@ class ScoringPass:
         journal: holds the results.
         posters: takes a still of each video in the same pass.
         progress: is told of every decoded frame.
+        counts: whether a video is to be scored in a dimension.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class ScoringPass:
         journal: Journal,
         posters: Callable[[Video], PosterReader],
         progress: Progress,
+        counts: Counts,
     ) -> None:
         self.metrics = metrics
         self.weights = weights
@@ -55,20 +59,27 @@ class ScoringPass:
         self.journal = journal
         self.posters = posters
         self.progress = progress
+        self.counts = counts
         self.failures: dict[str, str] = {}
+        self.unloadable: dict[str, str] = {}
 
     def run(self, videos: Sequence[Video]) -> bool:
         """Score what is missing; return whether Ctrl-C cut it short."""
         work = [video for video in videos if self._needs_decoding(video)]
+        wants = [{f.name: f for metric in self._lacking(video) for f in metric.features} for video in work]
+        networks = Networks(wants, [video.sample.prompt.text for video in work], self.store, self.runtime)
+        order = in_turn(wants)
         try:
-            extractors = self._load({f.name: f for video in work for m in self._lacking(video) for f in m.features})
-            for extractor in extractors.values():
-                if isinstance(extractor, ReadsPrompts):
-                    extractor.read_prompts(video.sample.prompt.text for video in work)
+            if order:
+                self._load(networks, networks.missing(wants[order[0]]))
             self.progress.start(_describe(work), sum(video.info.n_frames for video in work))
-            for video in work:
-                if self._needs_decoding(video):  # a twin with the same content may have been scored by now
-                    self._score(video, extractors)
+            for i in order:
+                if self._needs_decoding(work[i]):
+                    self._load_more(networks, wants[i])
+                    self._score(work[i], networks)
+                else:  # a twin with the same content has been scored by now, or enough others have
+                    self.progress.advance(work[i].info.n_frames)
+                networks.done(wants[i])
         except KeyboardInterrupt:
             return True
         return False
@@ -81,21 +92,28 @@ class ScoringPass:
                     yield Result(video, metric, None, Score.missing(video.fault))
                 else:
                     key = self._key(video, metric)
-                    yield Result(video, metric, key, self._result(video, key))
+                    yield Result(video, metric, key, self._result(video, metric, key))
 
-    def _result(self, video: Video, key: str) -> Score:
-        if record := self.journal.get(key):
-            return Score(record["value"], record["n_terms"], record["unscored"])
+    def score(self, video: Video, metric: MetricSpec) -> Score | None:
+        """What the journal holds; None if it holds nothing."""
+        record = self.journal.get(self._key(video, metric))
+        return None if record is None else Score(record["value"], record["n_terms"], record["unscored"])
+
+    def _result(self, video: Video, metric: MetricSpec, key: str) -> Score:
+        if (score := self.score(video, metric)) is not None:
+            return score
         facts = self.journal.get(video_key(video.sha256)) or {}
         return Score.missing(facts.get("fault") or self.failures.get(key) or "interrupted before it was scored")
 
     def _asked(self, sample: Sample) -> list[MetricSpec]:
-        return [m for m in self.metrics if sample.prompt.asks_for(m.dimension)]
+        return [m for m in self.metrics if self.counts(sample, m)]
 
     def _lacking(self, video: Video) -> list[MetricSpec]:
         return [m for m in self._asked(video.sample) if self.journal.get(self._key(video, m)) is None]
 
     def _needs_decoding(self, video: Video) -> bool:
+        if not self._asked(video.sample):
+            return False
         return bool(self._lacking(video)) or not self.posters(video).path.exists()
 
     def _key(self, video: Video, metric: MetricSpec) -> str:
@@ -110,40 +128,52 @@ class ScoringPass:
             prompt=[prompt.text, prompt.auxiliary.get(metric.auxiliary_key)] if metric.reads_prompt else None,
         )
 
-    def _load(self, features: Mapping[str, FeatureSpec]) -> dict[str, Extractor]:
-        self.progress.start("loading networks", sum(bool(feature.checkpoints) for feature in features.values()))
-        extractors = {}
-        with tensors_in_own_mappings():
-            for name, feature in features.items():
-                extractors[name] = feature.load(self.store, self.runtime)
-                if feature.checkpoints:
-                    self.store.vouch(feature.checkpoints)
-                    self.progress.advance()
-        return extractors
+    def _load(self, networks: Networks, features: Sequence[FeatureSpec]) -> None:
+        """Load the first networks, under a bar of their own; whatever is wrong with them ends the run at once."""
+        with_weights = sum(bool(feature.checkpoints) for feature in features)
+        self.progress.start("loading networks", with_weights)
+        networks.load(features, lambda feature: self.progress.advance(bool(feature.checkpoints)))
 
-    def _score(self, video: Video, extractors: Mapping[str, Extractor]) -> None:
-        clip = Clip(video.info, video.sample.prompt.text, video.sample.prompt.auxiliary)
+    def _load_more(self, networks: Networks, want: Wants) -> None:
+        """Load in the course of the work; a checkpoint that does not fit costs its own metrics, not the others'."""
+        for feature in networks.missing(want):
+            if feature.name not in self.unloadable:
+                try:
+                    networks.load([feature], _log_loaded)
+                except UserError as e:
+                    log.exception("%s cannot be loaded", feature.name)
+                    self.unloadable[feature.name] = str(e)
+
+    def _score(self, video: Video, networks: Networks) -> None:
+        clip = self._clip(video)
         able = []
         for metric in self._lacking(video):
+            unloadable = [self.unloadable[f.name] for f in metric.features if f.name in self.unloadable]
             if video.info.n_frames < metric.min_frames:
                 reason = f"needs at least {metric.min_frames} frames, the clip has {video.info.n_frames}"
                 self._keep(video, metric, Score.missing(reason))
+            elif unloadable:
+                self.failures[self._key(video, metric)] = unloadable[0]
             else:
                 able.append(metric)
         wanted = {f.name: f for metric in able for f in metric.features}
-        readers = {name: _Guarded(extractors[name], f, clip) for name, f in wanted.items()}
+        readers = {name: _Guarded(networks[name], f, clip) for name, f in wanted.items()}
         if self._read(video, readers.values()):
             features = {name: reader.close() for name, reader in readers.items()}
             for metric in able:
                 self._conclude(video, metric, clip, features)
 
+    def _clip(self, video: Video) -> Clip:
+        """What networks and metrics may know of a video; other suites tell them more."""
+        return Clip(video.info, video.sample.prompt.text, video.sample.prompt.auxiliary)
+
     def _read(self, video: Video, readers: Iterable[_Guarded]) -> bool:
         """Decode once for all readers; a damaged video is remembered and scored by none."""
         poster = self.posters(video)
         try:
-            for chunk in read(video.sample.path, video.info):
+            for chunk in read(video.sample.path, video.info, sizes={r.size for r in readers if r.size}):
                 for reader in readers:
-                    reader.push(chunk.start, chunk.colours(reader.pixels))
+                    reader.push(chunk.start, chunk.colours(reader.pixels, reader.size))
                 poster.push(chunk.start, chunk.frames_THWC)
                 self.progress.advance(len(chunk.frames_THWC))
         except VideoError as e:
@@ -179,7 +209,7 @@ class _Guarded:
     """A reader whose failure costs its own metrics on this one video, and nothing else of a long run."""
 
     def __init__(self, extractor: Extractor, feature: FeatureSpec, clip: Clip) -> None:
-        self.pixels = feature.pixels
+        self.pixels, self.size = feature.pixels, feature.size
         self.name = feature.name
         self.failure: str | None = None
         self.reader: Reader | None = self._try(lambda: extractor.open(clip))
@@ -206,6 +236,10 @@ def _finite(score: Score) -> Score:
     if score.value is not None and not math.isfinite(score.value):
         return Score.missing("the result is not a finite number")
     return score
+
+
+def _log_loaded(feature: FeatureSpec) -> None:
+    log.info("loaded the networks of %s", feature.name)
 
 
 def _describe(work: Sequence[Video]) -> str:

@@ -27,6 +27,9 @@ Precision = Literal["fp32", "bf16", "fp16"]
 PixelReader = Literal["decord", "opencv"]
 """Whose colour conversion: decord uses the matrix that the file names, OpenCV always BT.601."""
 
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -52,6 +55,8 @@ class PromptSuite:
     name: str
     prompts: tuple[Prompt, ...]
     source: str
+    standard: bool = False
+    """Whether it is written as VBench's own list of prompts, and VBench's protocol applies."""
 
     @property
     def sha256(self) -> str:
@@ -62,12 +67,16 @@ class PromptSuite:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One video file, matched to the prompt it was generated from."""
+    """One video file, matched to the prompt it is scored with.
+
+    `generated_from` is the text that it was generated from, where that is known to be another (a rewritten prompt).
+    """
 
     path: Path
     file: str
     prompt: Prompt
     seed: int | None
+    generated_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +108,13 @@ class FrameChunk:
     frames_THWC: Frames
     opencv_THWC: Frames | None = None
     """The same frames as OpenCV sees them; None where that makes no difference (no colour matrix but BT.601 named)."""
+    scaled: Mapping[Size, Frames] = field(default_factory=dict)
+    """The same frames as decord scales them; empty for GIFs and stills, which it does not read."""
 
-    def colours(self, reader: PixelReader) -> Frames:
-        """The frames as the official reader of a feature sees them."""
+    def colours(self, reader: PixelReader, size: Size | None = None) -> Frames:
+        """The frames as the official reader of a feature sees them, asked for frames of `size` if one is given."""
+        if size in self.scaled:
+            return self.scaled[size]
         return self.frames_THWC if reader == "decord" or self.opencv_THWC is None else self.opencv_THWC
 
 

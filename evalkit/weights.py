@@ -14,17 +14,20 @@ import json
 import os
 import pickle
 import warnings
+import weakref
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from evalkit.errors import RunFailed, UserError
 from evalkit.files import hash_file, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+T = TypeVar("T")
 
 LEDGER = "m4v-eval-sha256.json"
 """Written beside the checkpoints: sha256 of each file, with the size and mtime it was computed at."""
@@ -43,6 +46,8 @@ class Checkpoint:
         source: who published it.
         sha256: as published; None where the publisher gives none (then the first verified use records it).
         archive: whether the file is a TorchScript archive.
+        member: the file's name inside the zip at `url`, where the publisher offers no plain file; all else is of the
+            file itself.
     """
 
     key: str
@@ -53,6 +58,7 @@ class Checkpoint:
     source: str
     sha256: str | None = None
     archive: bool = False
+    member: str | None = None
 
 
 class MissingWeights(UserError):
@@ -75,6 +81,17 @@ class WeightStore:
     def __init__(self, root: Path, trust_archives: bool = False) -> None:
         self.root = root
         self.trust_archives = trust_archives
+        self._loaded: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+
+    def shared(self, key: str, build: Callable[[], T]) -> T:
+        """What `build` makes, made once for all who ask under this key, and gone when the last of them is.
+
+        Dimensions that read one network in different ways share its weights so.
+        """
+        found: T | None = self._loaded.get(key)
+        if found is None:
+            found = self._loaded[key] = build()
+        return found
 
     def path(self, checkpoint: Checkpoint) -> Path:
         """Raises MissingWeights if the file is not there."""
@@ -143,8 +160,11 @@ class WeightStore:
             self._write(ledger | {checkpoint.file: {"sha256": digest, "stamp": stamp}})
         return digest
 
-    def state_dict(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    def state_dict(self, checkpoint: Checkpoint, mapped: bool = False) -> dict[str, Tensor]:
         """Read the tensors of a checkpoint without running code from it (archives: see the module's notes).
+
+        With `mapped` they stay in the file until they are used: for files of which most is not needed. Whoever keeps
+        such a tensor must copy it, or it changes when the file is written anew.
 
         Raises:
             UserError: the file is not what it claims to be.
@@ -157,7 +177,8 @@ class WeightStore:
             with warnings.catch_warnings(action="ignore"):  # what matters is raised below, with a remedy
                 if checkpoint.archive and _is_torchscript(path):
                     return dict(torch.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
+                mapped = mapped and zipfile.is_zipfile(path)  # torch's older format cannot be mapped
+                loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as e:
             raise _not_a_checkpoint(
                 checkpoint, path, str(e).strip().splitlines()[0][:160] if str(e) else repr(e)

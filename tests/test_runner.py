@@ -45,9 +45,9 @@ class Bench:
         monkeypatch.setattr(evalkit.runner, "registry", lambda profile: self.metrics)
         real_read = evalkit.scoring_pass.read
 
-        def read(path: Path, *args: object) -> object:
+        def read(path: Path, *args: object, **kwargs: object) -> object:
             self.did["decode"] += 1
-            return real_read(path, *args)  # type: ignore[arg-type]
+            return real_read(path, *args, **kwargs)  # type: ignore[arg-type]
 
         monkeypatch.setattr(evalkit.scoring_pass, "read", read)
 

@@ -23,6 +23,14 @@ AGGREGATES = {
 }
 
 
+TITLES = {
+    "official": "VBench",
+    "lite": "lite stand-ins, not VBench scores",
+    "vbench-long": "VBench-Long, not comparable with VBench",
+    "vbench-i2v": "VBench-I2V, not comparable with VBench",
+}
+
+
 def scores(record: RunRecord) -> Group:
     """Dimensions with intervals, then headline scores; fits a terminal of 80 columns."""
     return Group(_dimensions(record.summary), _headlines(record.summary["aggregate"]))
@@ -30,7 +38,7 @@ def scores(record: RunRecord) -> Group:
 
 def _dimensions(summary: Mapping[str, Any]) -> Table:
     lite = summary["profile"] == "lite"
-    title = f"{summary['subset']['name']} · " + ("lite stand-ins, not VBench scores" if lite else "VBench")
+    title = f"{summary['subset']['name']} · " + TITLES[summary["profile"]]
     if summary["precision"] != "fp32" and not lite:
         title += f" · {summary['precision']}, not the official precision"
     if summary["foreign_weights"]:
@@ -55,10 +63,12 @@ def _headlines(aggregate: Mapping[str, Any]) -> Table:
     table = Table(show_header=False)
     table.add_column("score", no_wrap=True)
     table.add_column("percent", justify="right")
-    for name, title in AGGREGATES.items():
+    own = [name for name in aggregate if name not in AGGREGATES and name != "coverage"]  # of another suite
+    for name in (*AGGREGATES, *own):
         if name in aggregate:
             value = aggregate[name]
-            table.add_row(title, "[dim]not all of them scored[/dim]" if value is None else f"{value:.2f}")
+            shown = "[dim]not all of them scored[/dim]" if value is None else f"{value:.2f}"
+            table.add_row(AGGREGATES.get(name, name), shown)
     return table
 
 
@@ -82,6 +92,18 @@ def notes(record: RunRecord) -> Iterator[str]:
         yield f"[yellow]not matched:[/yellow] {escape(_short(unmatched['file']))}, {escape(unmatched['reason'])}{near}"
     if (more := len(summary["unmatched_files"]) - 5) > 0:
         yield f"[yellow]not matched:[/yellow] {more} more; the report lists them all"
+
+
+def comparability(record: RunRecord) -> Iterator[str]:
+    """What keeps the scores from being comparable with published ones, one line each."""
+    for caveat in record.summary.get("comparability", []):
+        yield f"[yellow]not as on the leaderboard:[/yellow] {escape(caveat['text'])}"
+
+
+def unavailable(record: RunRecord) -> Iterator[str]:
+    """Dimensions that belong to the suite and are not computed, one line each."""
+    for name, why in record.summary.get("unavailable", {}).items():
+        yield f"[yellow]not available:[/yellow] {escape(name)}, {escape(why)}"
 
 
 def incomplete(record: RunRecord) -> bool:

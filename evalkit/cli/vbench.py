@@ -21,7 +21,11 @@ def vbench(
         str, typer.Option(help="Prompt suite: custom50, full, or a .txt/.jsonl/.csv/VBench_full_info.json file.")
     ] = "custom50",
     dimensions: Annotated[
-        str | None, typer.Option(help="Comma-separated dimensions; default: the customised seven.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Comma-separated dimensions.",
+            show_default="the customised seven and what the prompts ask for; full: all 16",
+        ),
     ] = None,
     profile: Annotated[
         str | None,
@@ -54,6 +58,14 @@ def vbench(
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    static_filter: Annotated[
+        bool | None,
+        typer.Option(
+            "--static-filter/--no-static-filter",
+            help="Score temporal_flickering only on clips without motion, the first five of a prompt.",
+            show_default="on for VBench's own prompts",
+        ),
+    ] = None,
 ) -> None:
     """Score a folder of videos with VBench's dimensions, each with a 95 % interval.
 
@@ -61,11 +73,18 @@ def vbench(
     else by VBench's names [bold]<prompt>-<k>.mp4[/bold], else by [bold]<prompt_id>-<seed>.mp4[/bold]. The run directory
     gets results.parquet, vbench.json and report.html; running the same command again computes only what is missing.
 
+    [bold]--subset full[/bold] follows VBench's protocol: each dimension on its own prompts, five videos a prompt, and
+    for temporal_flickering the first five without motion out of 25. What keeps the total from being comparable with
+    the leaderboard's is listed. In a prompt file of your own, say what the dimensions that look for something are to
+    look for: {"text": "a red car", "auxiliary": {"color": {"color": "red", "object": "car"}}}.
+
     Examples:
 
       m4v-eval vbench --subset custom50 --videos samples/
 
       m4v-eval vbench --subset custom50 --videos samples/ --profile lite
+
+      m4v-eval vbench --subset full --videos samples/
 
       m4v-eval vbench --subset my_prompts.txt --videos samples/ --dimensions motion_smoothness,imaging_quality
     """
@@ -95,6 +114,7 @@ def vbench(
         ),
         threads=threads,
         seed=seed,
+        static_filter=static_filter,
     )
     with Bars() as bars:
         record = score_folder(request, bars, sys.argv)
@@ -105,7 +125,7 @@ def vbench(
     if json:
         write_atomically(json, (run / "vbench.json").read_bytes())
     cli.out.print(tables.scores(record))
-    for line in tables.notes(record):
+    for line in (*tables.notes(record), *tables.comparability(record)):
         cli.out.print(line, soft_wrap=True, highlight=False)
     cli.out.print(f"Report: {run / 'report.html'}", soft_wrap=True, highlight=False)
     if tables.incomplete(record):

@@ -11,7 +11,7 @@ from evalkit import cli
 
 if TYPE_CHECKING:
     from evalkit.backbones.base import FeatureSpec
-    from evalkit.weights import Checkpoint
+    from evalkit.weights import Checkpoint, WeightStore
 
 Folder = Annotated[
     Path | None,
@@ -29,18 +29,20 @@ def register(app: typer.Typer) -> None:
 
 
 def features() -> list[FeatureSpec]:
-    """Every network of the official profile, once."""
+    """Every network of the official profile, of the sister suites and of the distances of sets, once."""
+    from evalkit.distribution.networks import i3d, inception
     from evalkit.metrics import registry
+    from evalkit.suites import own_features
 
-    return list({f.name: f for m in registry("official").values() for f in m.features if f.checkpoints}.values())
+    official = {f.name: f for m in registry("official").values() for f in m.features if f.checkpoints}
+    return [*official.values(), *own_features(), inception(frames=1).feature, i3d().feature]
 
 
 def checkpoints() -> dict[str, Checkpoint]:
-    """Every checkpoint of the official profile, by key."""
-    from evalkit.metrics import registry
-    from evalkit.runner import checkpoints_of
+    """Every file that can be fetched, by key: the networks' checkpoints, and VBench's list of prompts."""
+    from evalkit.prompts import OFFICIAL_LIST
 
-    return checkpoints_of(registry("official").values())
+    return {c.key: c for feature in features() for c in feature.checkpoints} | {OFFICIAL_LIST.key: OFFICIAL_LIST}
 
 
 def _chosen(keys: list[str] | None) -> list[Checkpoint]:
@@ -57,7 +59,6 @@ def list_(weights: Folder = None) -> None:
     """Show each checkpoint: what needs it, its size, licence, source, and whether it is here."""
     from rich.table import Table
 
-    from evalkit.metrics import registry
     from evalkit.weights import WeightStore, default_root
 
     store = WeightStore(weights or default_root())
@@ -65,18 +66,31 @@ def list_(weights: Folder = None) -> None:
     for column in ("name", "dimensions", "size", "licence", "sha256", "here"):
         table.add_column(column, overflow="fold")
     for key, checkpoint in checkpoints().items():
-        users = [m.name for m in registry("official").values() if any(checkpoint in f.checkpoints for f in m.features)]
         sha256 = checkpoint.sha256 or store.recorded(checkpoint)
         vouched = (
             f"{sha256[:12]} ({'published' if checkpoint.sha256 else 'recorded'})" if sha256 else "recorded at first use"
         )
         here = "[green]yes[/green]" if store.has(checkpoint) else "[yellow]no[/yellow]"
-        table.add_row(key, ", ".join(users), _size(checkpoint.size), checkpoint.licence, vouched, here)
+        table.add_row(key, ", ".join(_users(checkpoint)), _size(checkpoint.size), checkpoint.licence, vouched, here)
     cli.out.print(table)
     for key, checkpoint in checkpoints().items():
         cli.out.print(
             f"{key}: {checkpoint.file}, from {checkpoint.url} ({checkpoint.source})", soft_wrap=True, highlight=False
         )
+
+
+def _users(checkpoint: Checkpoint) -> list[str]:
+    """The dimensions that read a file, or what else does."""
+    from evalkit.distribution import MEASURES
+    from evalkit.distribution.networks import I3D, INCEPTION
+    from evalkit.metrics import registry
+    from evalkit.suites import own_features
+
+    networks = {"inception": INCEPTION, "i3d": I3D}
+    dimensions = [m.name for m in registry("official").values() if any(checkpoint in f.checkpoints for f in m.features)]
+    measures = [m.protocol for m in MEASURES.values() if networks[m.network] == checkpoint]
+    suites = [name for feature, names in own_features().items() if checkpoint in feature.checkpoints for name in names]
+    return dimensions + suites or measures or ["the suite `full`"]
 
 
 def pull(
@@ -122,17 +136,18 @@ def verify(
     weights: Folder = None,
     trust_weights: Annotated[bool, typer.Option("--trust-weights", help="Open unpublished CLIP archives.")] = False,
 ) -> None:
-    """Check each file's sha256 and load it into its network.
+    """Check each file's sha256, and load checkpoints into their networks.
 
     Where the publisher gives no sha256, the one of the first file that fits its network is recorded and held to.
     """
     from evalkit.backbones.base import Runtime
     from evalkit.errors import UserError
+    from evalkit.prompts import OFFICIAL_LIST
     from evalkit.weights import WeightStore, default_root
 
     store = WeightStore(weights or default_root(), trust_weights)
     wanted = {c.key for c in _chosen(keys)}
-    failed = False
+    failed = OFFICIAL_LIST.key in wanted and not _verified(store, OFFICIAL_LIST)
     for feature in features():
         if not wanted & {c.key for c in feature.checkpoints}:
             continue
@@ -147,6 +162,18 @@ def verify(
             cli.out.print(f"[red]failed[/red] {names}: {e.what} {e.remedy}", soft_wrap=True, highlight=False)
     if failed:
         raise typer.Exit(2)
+
+
+def _verified(store: WeightStore, file: Checkpoint) -> bool:
+    """Check a file that no network reads."""
+    from evalkit.errors import UserError
+
+    try:
+        cli.out.print(f"[green]ok[/green]     {file.key}: {file.file} {store.sha256(file)[:12]}", highlight=False)
+    except UserError as e:
+        cli.out.print(f"[red]failed[/red] {file.key}: {e.what} {e.remedy}", soft_wrap=True, highlight=False)
+        return False
+    return True
 
 
 def _size(size: int) -> str:

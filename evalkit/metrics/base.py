@@ -43,6 +43,9 @@ class MetricSpec:
         pooling: how the official package averages clips into the dimension's score on one GPU: every video alike, or
             every term (frame pair) alike.
         reads_prompt: whether the value depends on the prompt (then its text and facts are part of the cache key).
+        auxiliary: the fields of a prompt's `auxiliary[dimension]` that the value needs, such as `object`; the runner
+            sees to it that they are there (`evalkit.auxiliary`).
+        read_text: completes these fields from the prompt's sentence where the official package does so.
         fact: the entry of the prompt's scene (`auxiliary: {"scene": {...}}`) that a `truth/` metric compares with.
         min_frames: shorter clips are unscored, with the reason.
         degrades: for each planted degradation, the sign of the change it must cause (-1: the score falls).
@@ -60,6 +63,8 @@ class MetricSpec:
     higher_is_better: bool = True
     pooling: Pooling = "videos"
     reads_prompt: bool = False
+    auxiliary: tuple[str, ...] = ()
+    read_text: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None
     fact: str | None = None
     min_frames: int = 1
     degrades: dict[Degradation, int] = field(default_factory=dict)
@@ -68,8 +73,8 @@ class MetricSpec:
 
     @property
     def dimension(self) -> str:
-        """The official dimension's name, without the `lite/` of a stand-in."""
-        return self.name.removeprefix("lite/")
+        """The official dimension's name, without the `lite/` of a stand-in or the `long/` of VBench-Long."""
+        return self.name.removeprefix("lite/").removeprefix("long/")
 
     @property
     def reads_scene(self) -> bool:

@@ -1,0 +1,83 @@
+"""Which networks are in memory: loaded when a clip first wants them, gone when the last clip that does is done.
+
+The 16 dimensions of the full suite read different videos, so that at no time all of their networks are needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+
+from evalkit.backbones.base import Extractor, FeatureSpec, ReadsPrompts, Runtime
+from evalkit.memory import tensors_in_own_mappings
+from evalkit.weights import WeightStore
+
+Wants = Mapping[str, FeatureSpec]
+"""The features that a clip needs, by name."""
+
+
+def in_turn(wants: Sequence[Iterable[Hashable]]) -> list[int]:
+    """An order in which those with equal wants stand together, each group after the one it shares most with.
+
+    Groups that share equally much, and the members of a group, keep their order.
+    """
+    groups: dict[frozenset[Hashable], list[int]] = {}
+    for index, want in enumerate(wants):
+        groups.setdefault(frozenset(want), []).append(index)
+    order: list[int] = []
+    last: frozenset[Hashable] = frozenset()
+    while groups:
+        last = max(groups, key=lambda group: len(group & last))  # the first of equals
+        order += groups.pop(last)
+    return order
+
+
+class Networks:
+    """The extractors that the clips still to be read need.
+
+    Args:
+        wants: what each of these clips needs.
+        prompts: the text of each clip's prompt.
+        store: where networks find their checkpoints.
+        runtime: device, precision and batch of the networks.
+    """
+
+    def __init__(self, wants: Sequence[Wants], prompts: Sequence[str], store: WeightStore, runtime: Runtime) -> None:
+        self.store = store
+        self.runtime = runtime
+        self._ready: dict[str, Extractor] = {}
+        self._left = Counter(name for want in wants for name in want)
+        self._prompts: dict[str, list[str]] = {}
+        for want, prompt in zip(wants, prompts, strict=True):
+            for name in want:
+                self._prompts.setdefault(name, []).append(prompt)
+
+    def missing(self, want: Wants) -> list[FeatureSpec]:
+        """The features of `want` whose networks would have to be loaded."""
+        return [feature for name, feature in want.items() if name not in self._ready]
+
+    def load(self, features: Iterable[FeatureSpec], loaded: Callable[[FeatureSpec], None]) -> None:
+        """Load what these features need; `loaded` is told of each.
+
+        Raises:
+            UserError: a checkpoint does not fit.
+        """
+        with tensors_in_own_mappings():
+            for feature in features:
+                extractor = feature.load(self.store, self.runtime)
+                if feature.checkpoints:
+                    self.store.vouch(feature.checkpoints)
+                if isinstance(extractor, ReadsPrompts):
+                    extractor.read_prompts(self._prompts[feature.name])
+                self._ready[feature.name] = extractor
+                loaded(feature)
+
+    def __getitem__(self, name: str) -> Extractor:
+        return self._ready[name]
+
+    def done(self, want: Wants) -> None:
+        """A clip that wanted these has been read; what no other clip wants is let go."""
+        self._left.subtract(list(want))
+        for name in want:
+            if self._left[name] == 0:
+                self._ready.pop(name, None)
