@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 
 from evalkit import provenance
+from evalkit.comparability import Caveat, caveats
 from evalkit.files import write_atomically
-from evalkit.job import Outcome, Request, Result, Video
+from evalkit.job import Benchmark, Outcome, Request, Result, Video
 from evalkit.metrics.base import MetricSpec
+from evalkit.protocol import Selection
 from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA
 from evalkit.scoring import BOUNDS, lingen_quality6, m4v_avg4, mean7, totals
 from evalkit.stats import bootstrap_mean
@@ -70,19 +72,23 @@ def _row(result: Result) -> dict[str, Any]:
 def summarise(request: Request, outcome: Outcome, table: pd.DataFrame, record: Mapping[str, Any]) -> dict[str, Any]:
     """The machine-readable result, schema `m4v-eval/vbench/1`; scores are raw fractions, headline scores percent."""
     dimensions = {m.name: dimension_score(m, table, request.seed) for m in outcome.metrics}
-    matching = outcome.matching
+    matching, benchmark = outcome.matching, outcome.benchmark
+    scores = {name: d["score"] for name, d in dimensions.items()}
     return {
-        "schema": VBENCH_SCHEMA,
-        "profile": request.profile,
+        "schema": benchmark.schema if benchmark else VBENCH_SCHEMA,
+        "profile": _profile(request, outcome),
         "precision": request.runtime.precision,
         "subset": record["suite"],
         "dimensions": dimensions,
         "videos": _videos(outcome.results),
         "missing_prompts": [{"id": p.id, "text": p.text} for p in matching.missing],
         "unmatched_files": [asdict(u) for u in matching.unmatched],
+        "protocol": _protocol(outcome.selection),
+        "comparability": [asdict(caveat) for caveat in _caveats(request, outcome)],
         "interrupted": outcome.interrupted,
         "foreign_weights": list(outcome.foreign_weights),
-        "aggregate": _aggregate({name: d["score"] for name, d in dimensions.items()}, request.profile == "lite"),
+        "aggregate": _headlines(benchmark, scores) if benchmark else aggregate(scores, request.profile == "lite"),
+        **({"unavailable": dict(benchmark.unavailable)} if benchmark else {}),
         "provenance": record,
     }
 
@@ -123,6 +129,7 @@ def _videos(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "prompt": sample.prompt.text,
                 "seed": sample.seed,
                 "sha256": result.video.sha256,
+                **({"generation_prompt": sample.generated_from} if sample.generated_from is not None else {}),
                 "scores": {},
                 "unscored": {},
             },
@@ -134,7 +141,7 @@ def _videos(results: Sequence[Result]) -> list[dict[str, Any]]:
     return list(videos.values())
 
 
-def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]:
+def aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]:
     """Headline scores; stand-ins never get one of VBench's names."""
     scored = {name: score for name, score in scores.items() if score is not None}
     if lite:
@@ -155,6 +162,24 @@ def _aggregate(scores: Mapping[str, float | None], lite: bool) -> dict[str, Any]
     }
 
 
+def _headlines(benchmark: Benchmark, scores: Mapping[str, float | None]) -> dict[str, Any]:
+    return benchmark.headlines({name: score for name, score in scores.items() if score is not None})
+
+
+def _profile(request: Request, outcome: Outcome) -> str:
+    return outcome.benchmark.profile if outcome.benchmark else request.profile
+
+
+def _protocol(selection: Selection) -> dict[str, Any]:
+    found = selection.static_filter
+    return {"standard": selection.standard, "static_filter": None if found is None else asdict(found)}
+
+
+def _caveats(request: Request, outcome: Outcome) -> list[Caveat]:
+    """Stand-ins and other suites are comparable with no row of VBench's leaderboard."""
+    return caveats(outcome) if request.profile == "official" and not outcome.benchmark else []
+
+
 def _timestamp(time: datetime) -> str:
     return time.isoformat("T", "seconds")
 
@@ -165,17 +190,19 @@ def _provenance(request: Request, outcome: Outcome) -> dict[str, Any]:
     config = {
         "subset": request.subset,
         "dimensions": [m.name for m in outcome.metrics],
-        "profile": request.profile,
+        "profile": _profile(request, outcome),
         "seed": request.seed,
         **asdict(runtime),
         "threads": request.threads,
+        "static_filter": outcome.selection.static_filter is not None,
+        **(outcome.benchmark.settings if outcome.benchmark else {}),
     }
     return {
         "videos_dir": str(request.videos.resolve()),
         "config": config,
         "config_sha256": content_key(**config),
         "suite": {"name": suite.name, "sha256": suite.sha256, "n_prompts": len(suite.prompts), "source": suite.source},
-        "profile": request.profile,
+        "profile": config["profile"],
         "precision": runtime.precision,
         "weights": dict(outcome.weights),
         "seed": request.seed,

@@ -21,10 +21,12 @@ COMMANDS = (
     "flops",
     "generate",
     "latency",
+    "official",
     "prompts",
     "reference",
     "report",
     "score",
+    "subset-study",
     "vbench",
     "weights",
 )

@@ -75,6 +75,11 @@ class ShownRun(Shown):
         return bool(self.summary["precision"] != "fp32")
 
     @property
+    def imported(self) -> bool:
+        """Whether the scores were read from files of the official package; then nobody recorded how they came about."""
+        return self.manifest.get("imported") is not None
+
+    @property
     def dimensions(self) -> dict[str, dict[str, Any]]:
         return dict(self.summary["dimensions"])
 

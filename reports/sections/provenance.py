@@ -24,10 +24,23 @@ def _hardware(found: dict[str, Any]) -> str:
     return ", ".join([*parts, found["gpu"] or "no GPU"])
 
 
+def _imported(manifest: dict[str, Any]) -> dict[str, str]:
+    """What is said of an imported run in place of what nobody recorded."""
+    origin = manifest["imported"]
+    files = "; ".join(f"{file['file']} (sha256 {file['sha256']})" for file in origin["files"])
+    return {
+        "Imported": f"{origin['name']}, from results of VBench's own package: {files}",
+        "Finished": f"imported {moment(manifest['finished'])}; when it was scored is not recorded",
+        "Profile": "official, as the package computed it; precision not recorded",
+        "Code": f"not recorded; imported by {origin['by']}",
+        "Hardware": "not recorded",
+    }
+
+
 def facts(run: ShownRun) -> dict[str, str]:
     """Name and value of everything needed to repeat the run, in words."""
     manifest, subset = run.manifest, run.summary["subset"]
-    return {
+    said = {
         "Run": run.name,
         "Command": shlex.join(map(str, manifest["command"])) or "called from Python",
         "Finished": moment(manifest["finished"]),
@@ -37,9 +50,10 @@ def facts(run: ShownRun) -> dict[str, str]:
         "Profile": f"{run.summary['profile']}, {run.summary['precision']}",
         "Seed": str(manifest["seed"]),
         "Config sha256": manifest["config_sha256"],
-        "Code": _git(manifest["git"]),
-        "Hardware": _hardware(manifest["hardware"]),
     }
+    if run.imported:
+        return said | _imported(manifest)
+    return said | {"Code": _git(manifest["git"]), "Hardware": _hardware(manifest["hardware"])}
 
 
 def cost_files(cost: ShownCost) -> list[tuple[ShownCost, str, dict[str, Any]]]:
@@ -65,9 +79,12 @@ def body(page: Page) -> Markup:
     tables = [("Weights, sha256", "weights"), ("Packages", "packages")]
     configs = [json.dumps(run.manifest["config"], indent=2, ensure_ascii=False) for run in page.runs]
     files = [file for cost in page.costs for file in cost_files(cost)]
+    columns = [facts(run) for run in page.runs]
+    if any(run.imported for run in page.runs):
+        columns = [{"Run": "", "Imported": "no", **column} for column in columns]
     return page.fill(
         "provenance.html",
-        columns=[facts(run) for run in page.runs],
+        columns=columns,
         tables=tables,
         configs=configs,
         files=files,
