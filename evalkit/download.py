@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +44,8 @@ def fetch(
         path.parent.mkdir(parents=True, exist_ok=True)
         with client or httpx.Client(follow_redirects=True, timeout=30) as http:
             _receive(http, checkpoint.url, part, progress)
+        if checkpoint.member is not None:
+            part = _unpack(checkpoint.member, checkpoint.url, part)
         _verify(checkpoint, part)
         part.replace(path)
     except (httpx.HTTPError, httpx.InvalidURL) as e:
@@ -72,6 +76,23 @@ def _receive(http: httpx.Client, url: str, part: Path, progress: Callable[[int, 
                 file.write(block)
                 have += len(block)
                 progress(have, total)
+
+
+def _unpack(member: str, url: str, archive: Path) -> Path:
+    """Take one file out of a zip and delete the zip; its checksums are verified on the way."""
+    file = archive.with_suffix(".unpacked")
+    try:
+        with zipfile.ZipFile(archive) as zipped, zipped.open(member) as source, file.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, KeyError) as e:
+        file.unlink(missing_ok=True)
+        archive.unlink()
+        raise UserError(
+            f"What {url} sent is not a whole zip archive that holds {member} ({e}).",
+            "Nothing was kept. Try again later; if it persists, the publisher or a proxy changed the file.",
+        ) from e
+    archive.unlink()
+    return file
 
 
 def _verify(checkpoint: Checkpoint, part: Path) -> None:

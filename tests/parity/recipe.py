@@ -38,6 +38,16 @@ SPREADS: tuple[tuple[str, float, float], ...] = (
     (r"\w+\..*(qkv\.|in_proj_|query\.|key\.)weight", 0.0, 2.0 * math.sqrt(3.0)),
     (r"laion\.weight", 0.0, 40.0),
     (r"musiq\.head\.weight", 0.0, 15.0),
+    (r"umt\.patch_embed\.proj\.weight", 0.0, 3.0 * math.sqrt(3.0)),
+    (r"umt\.head\.weight", 0.0, 0.8 * math.sqrt(3.0)),  # of 400 sigmoids about five reach 0.85
+    (r"grit\.roi_heads\.text_decoder\..*output\.dense\.weight", 0.0, 0.5 * math.sqrt(3.0)),  # words must outlive blocks
+    (r"grit\..*agn_hm\.weight", 0.0, 4.0 * math.sqrt(3.0)),  # few likely places, and scores far apart
+    (r"grit\..*cls_score\.weight", 0.0, 4.0 * math.sqrt(3.0)),
+    (r"grit\..*bbox_pred\.2\.weight", 0.0, 3.0 * math.sqrt(3.0)),
+    (r"(dinov2|dreamsim_\w+)\.patch_embed\.proj\.weight", 0.0, 3.0 * math.sqrt(3.0)),
+    (r"dreamsim_adapter\..*lora_B\.weight", 0.0, 30.0 * math.sqrt(3.0)),  # products as large as what they change
+    (r"raft\.module\.(fnet|cnet)\.conv2\.weight", 0.0, 4.0 * math.sqrt(3.0)),  # pictures must outweigh biases
+    (r"raft\.module\.update_block\.flow_head\.conv2\.weight", 0.0, 0.0395),  # flows about as long as the threshold
 )
 # (network.tensor, centre, half-width)
 ABSOLUTE: tuple[tuple[str, float, float], ...] = (
@@ -52,6 +62,22 @@ ABSOLUTE: tuple[tuple[str, float, float], ...] = (
     (r".*vision_encoder\.(class|positional)_embedding", 0.0, 0.06),
     (r".*(token_embedding\.weight|positional_embedding)", 0.0, 0.03),
     (r"amt\..*\.bias", 0.0, 0.05),
+    (r"umt\..*[qv]_bias", 0.0, 0.5),
+    (r"tag2text\.text_decoder\..*(word_embeddings|decoder)\.weight", 0.0, 0.17),  # few likely words
+    (r"tag2text\.label_embed\.weight", 0.0, 1.0),
+    (r"tag2text\.fc\.W", 0.0, 0.031),
+    (r"tag2text\.fc\.b", -0.55, 0.05),  # a few tags in a thousand pass the threshold
+    (r"tag2text\..*relative_position_bias_table", 0.0, 0.5),
+    (r"grit\..*agn_hm\.bias", -6.0, 0.0),
+    (r"grit\..*centernet_head\.bbox_pred\.bias", 14.0, 0.5),  # boxes so large that few are left
+    (r"grit\..*scales\.\d\.scale", 1.0, 0.2),
+    (r"grit\..*pos_embed", 0.0, 0.3),
+    (r"grit\..*rel_pos_[hw]", 0.0, 0.1),
+    (r"dinov2\.(pos_embed|cls_token)", 0.0, 0.5),
+    (r"dinov2\..*gamma", 0.8, 0.2),
+    (r"dreamsim_\w+\.(pos_embed|cls_token)", 0.0, 0.06),
+    (r"raft\..*running_var", 1.0, 0.2),
+    (r"raft\.module\.update_block\.flow_head\.conv2\.bias", 0.0, 0.0),  # or everything drifts one way
 )
 
 
