@@ -9,6 +9,8 @@ What the official package's readers do, and what is done here:
   it, leaves frames lying on their side. A mirrored display matrix is treated as its angle, as decord does.
 - Every coded frame counts once, whatever its time stamp (variable frame rate); frames that an edit list cuts off do not
   count.
+- Asked for another size, decord turns the picture upright and scales it by libswscale's bilinear filter before it
+  converts the colours (`FrameChunk.scaled`); bit for bit, 10-bit and odd-sized video included.
 - GIFs and stills are read with Pillow's `convert("RGB")`, as the official package reads them; transparency is dropped.
 - Interlaced H.264 is converted field by field (correct, but decord and OpenCV take it for progressive), and 10-bit or
   odd-sized 4:2:0 video may differ from them by rounding, as they do from each other.
@@ -21,13 +23,15 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import av
 import numpy as np
 from av.container import InputContainer
+from av.filter import Graph
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -36,7 +40,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from evalkit.container_end import missing_bytes
 from evalkit.errors import UserError
-from evalkit.types import FrameChunk, Frames, VideoInfo
+from evalkit.types import FrameChunk, Frames, Size, VideoInfo
 
 DECODER_VERSION = 1
 """Raise it whenever frames come out differently; it is part of every cache key."""
@@ -50,8 +54,17 @@ MAX_CHUNK_BYTES = 128 * 2**20
 BT601_MATRICES = frozenset({0, 2, 5, 6})  # ITU-T H.273: RGB, unspecified, BT.470BG, SMPTE 170M
 GIF_TRAILER = b";"
 
-_Pictures = tuple[Frames, Frames | None]
-"""One frame in the file's own colours, and in OpenCV's where those differ; `(H, W, 3)`."""
+UPRIGHT = {0: (), 90: (("transpose", "cclock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "clock"),)}
+"""Filters of libavfilter that undo a rotation, as decord applies them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One frame in the file's own colours, in OpenCV's where those differ, and scaled as decord does; `(H, W, 3)`."""
+
+    own_HWC: Frames
+    opencv_HWC: Frames | None = None
+    scaled: Mapping[Size, Frames] = field(default_factory=dict)
 
 
 class VideoError(UserError):
@@ -74,13 +87,16 @@ def probe(path: Path) -> VideoInfo:
     return _probe_image(path) if path.suffix.lower() in PILLOW_SUFFIXES else _probe_stream(path)
 
 
-def read(path: Path, info: VideoInfo, chunk: int = 16, *, ahead: int = 2, threads: int = 1) -> Iterator[FrameChunk]:
+def read(
+    path: Path, info: VideoInfo, chunk: int = 16, *, sizes: Collection[Size] = (), ahead: int = 2, threads: int = 1
+) -> Iterator[FrameChunk]:
     """Decode all frames, in order, in arrays of their own (they may be kept).
 
     Args:
         path: the video.
         info: what `probe` said about it.
         chunk: frames per chunk, less for large frames; the last chunk may be shorter.
+        sizes: other sizes that frames are wanted in as well.
         ahead: chunks decoded in advance by a background thread; 0 decodes in the caller's thread.
         threads: decoder threads; frames do not depend on it.
 
@@ -88,7 +104,7 @@ def read(path: Path, info: VideoInfo, chunk: int = 16, *, ahead: int = 2, thread
         VideoError: fewer frames decode than the container promises, or a frame is damaged.
     """
     size = max(1, min(chunk, MAX_CHUNK_BYTES // (info.width * info.height * 3)))
-    chunks = _chunks(path, info, size, threads)
+    chunks = _chunks(path, info, size, threads, sizes)
     return _decode_ahead(chunks, ahead) if ahead else chunks
 
 
@@ -204,10 +220,12 @@ def _first_frame(path: Path, stream: VideoStream, lead: Sequence[Packet[VideoStr
 # --- frames -----------------------------------------------------------------------------------------------------------
 
 
-def _chunks(path: Path, info: VideoInfo, size: int, threads: int) -> Generator[FrameChunk, None, None]:
+def _chunks(
+    path: Path, info: VideoInfo, size: int, threads: int, sizes: Collection[Size] = ()
+) -> Generator[FrameChunk, None, None]:
     """Stack frames into chunks of `size`, and insist on `info.n_frames` of them."""
     is_image = path.suffix.lower() in PILLOW_SUFFIXES
-    with closing(_image_frames(path, info) if is_image else _stream_frames(path, info, threads)) as pictures:
+    with closing(_image_frames(path, info) if is_image else _stream_frames(path, info, threads, sizes)) as pictures:
         for start in range(0, info.n_frames, size):
             n = min(size, info.n_frames - start)
             yield _stack(path, info, pictures, start, n)
@@ -215,26 +233,31 @@ def _chunks(path: Path, info: VideoInfo, size: int, threads: int) -> Generator[F
             raise VideoError(path, f"more than the {info.n_frames} frames that the container lists")
 
 
-def _stack(path: Path, info: VideoInfo, pictures: Iterator[_Pictures], start: int, n: int) -> FrameChunk:
+def _stack(path: Path, info: VideoInfo, pictures: Iterator[_Picture], start: int, n: int) -> FrameChunk:
     frames_THWC = np.empty((n, info.height, info.width, 3), np.uint8)
     opencv_THWC: Frames | None = None
+    scaled: dict[Size, list[Frames]] = {}
     for i in range(n):
-        frame_HWC, opencv_HWC = next(pictures, (None, None))
-        if frame_HWC is None:
+        picture = next(pictures, None)
+        if picture is None:
             raise VideoError(path, f"truncated: {start + i} of {info.n_frames} frames decode")
-        if frame_HWC.shape != frames_THWC.shape[1:]:
+        if picture.own_HWC.shape != frames_THWC.shape[1:]:
             raise VideoError(path, f"the frame size changes at frame {start + i}")
-        frames_THWC[i] = frame_HWC
-        if opencv_HWC is not None:
+        frames_THWC[i] = picture.own_HWC
+        if picture.opencv_HWC is not None:
             opencv_THWC = frames_THWC.copy() if opencv_THWC is None else opencv_THWC
-            opencv_THWC[i] = opencv_HWC
+            opencv_THWC[i] = picture.opencv_HWC
         elif opencv_THWC is not None:
-            opencv_THWC[i] = frame_HWC
-    return FrameChunk(start, frames_THWC, opencv_THWC)
+            opencv_THWC[i] = picture.own_HWC
+        for size, pixels_HWC in picture.scaled.items():
+            scaled.setdefault(size, []).append(pixels_HWC)
+    return FrameChunk(start, frames_THWC, opencv_THWC, {size: np.stack(pixels) for size, pixels in scaled.items()})
 
 
-def _stream_frames(path: Path, info: VideoInfo, threads: int) -> Generator[_Pictures, None, None]:
-    convert = _converter(info.rotation)
+def _stream_frames(
+    path: Path, info: VideoInfo, threads: int, sizes: Collection[Size]
+) -> Generator[_Picture, None, None]:
+    convert = _converter(info.rotation, sizes)
     n = 0
     with _opened(path) as (container, stream):
         stream.thread_type = "AUTO" if threads > 1 else "NONE"
@@ -249,19 +272,48 @@ def _stream_frames(path: Path, info: VideoInfo, threads: int) -> Generator[_Pict
             raise VideoError(path, f"damaged: {n} of {info.n_frames} frames decode ({e.strerror})") from e
 
 
-def _converter(rotation: int) -> Callable[[VideoFrame], _Pictures]:
+def _converter(rotation: int, sizes: Collection[Size]) -> Callable[[VideoFrame], _Picture]:
     tagged, bt601 = VideoReformatter(), VideoReformatter()
+    scalers = {size: _scaler(rotation, size) for size in sizes}
 
-    def convert(frame: VideoFrame) -> _Pictures:
+    def convert(frame: VideoFrame) -> _Picture:
+        scaled = {size: scale(frame) for size, scale in scalers.items()}
         own = tagged.reformat(frame, format="rgb24", interpolation=Interpolation.BICUBIC, threads=1)
         pixels = np.rot90(_pixels(own), rotation // 90)
         if frame.colorspace in BT601_MATRICES:
-            return pixels, None
+            return _Picture(pixels, None, scaled)
         itu601 = Colorspace.ITU601
         other = bt601.reformat(frame, None, None, "rgb24", itu601, itu601, Interpolation.BICUBIC, threads=1)
-        return pixels, np.rot90(_pixels(other), rotation // 90)
+        return _Picture(pixels, np.rot90(_pixels(other), rotation // 90), scaled)
 
     return convert
+
+
+def _scaler(rotation: int, size: Size) -> Callable[[VideoFrame], Frames]:
+    """Scale like decord, which filters the decoder's frames: upright first, then to size, then to RGB."""
+    steps = (*UPRIGHT[rotation], ("scale", f"{size[0]}:{size[1]}:flags=bilinear:threads=1"), ("format", "rgb24"))
+    graph: Graph | None = None
+
+    def scale(frame: VideoFrame) -> Frames:
+        nonlocal graph
+        if graph is None:  # only a frame knows its format
+            graph = _filters(frame, steps)
+        graph.vpush(frame)
+        return _pixels(graph.vpull())
+
+    return scale
+
+
+def _filters(frame: VideoFrame, steps: Sequence[tuple[str, str]]) -> Graph:
+    graph = Graph()
+    last = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    for name, arguments in steps:
+        step = graph.add(name, arguments)
+        last.link_to(step)
+        last = step
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    return graph
 
 
 def _pixels(rgb: VideoFrame) -> Frames:
@@ -303,12 +355,12 @@ def _probe_image(path: Path) -> VideoInfo:
         )
 
 
-def _image_frames(path: Path, info: VideoInfo) -> Generator[_Pictures, None, None]:
+def _image_frames(path: Path, info: VideoInfo) -> Generator[_Picture, None, None]:
     with _opened_image(path) as image:
         for index, frame in enumerate(ImageSequence.Iterator(image)):
             if index == info.n_frames:  # an animated PNG is one picture to the official package
                 return
-            yield np.asarray(frame.convert("RGB")), None
+            yield _Picture(np.asarray(frame.convert("RGB")))
 
 
 # --- decoding ahead ---------------------------------------------------------------------------------------------------

@@ -215,6 +215,36 @@ def test_rotation_metadata_is_applied(
     assert np.array_equal(decode(path), np.rot90(decode(CLIP), turns, axes=(1, 2)))
 
 
+SCALED_BY_DECORD = {
+    (0, 1, -1, 0): "88e873dddf0a22ca9c7ccbba7ab66560c238fff3847f58a68a435e18864c9c7a",
+    (-1, 0, 0, -1): "8a0549ade77044cb7fc1acc0cb1e590fc683fcf5fea13ee10a56cc699f8f99b2",
+    (0, -1, 1, 0): "82e6b8ae455a96e75f3d68324cb609cb479d9785ffdcd50d415614aa1b648789",
+    (1, 0, 0, 1): "15a56b829938e188c3464e9ab7540f2e6943fbe4c9c97481151aea61295bb3a5",
+}
+"""sha256 of the frames that decord 0.6.0 gives for a display matrix when it is asked for 64x40 pixels."""
+
+
+@pytest.mark.parametrize("matrix", SCALED_BY_DECORD)
+def test_scaled_frames_are_those_of_decord(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(CLIP.read_bytes())
+    clips.rotate_metadata(path, matrix)
+    chunks = list(read(path, probe(path), chunk=5, sizes=[(64, 40), (20, 30)]))
+    scaled_THWC = np.concatenate([chunk.colours("decord", (64, 40)) for chunk in chunks])
+    assert scaled_THWC.shape == (probe(path).n_frames, 40, 64, 3)
+    assert sha256(scaled_THWC) == SCALED_BY_DECORD[matrix]
+    assert chunks[0].colours("decord", (20, 30)).shape == (5, 30, 20, 3)
+    assert np.array_equal(np.concatenate([chunk.frames_THWC for chunk in chunks]), decode(path))
+
+
+def test_gifs_come_at_their_own_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.gif"
+    images = gif_images()
+    images[0].save(path, save_all=True, append_images=images[1:])
+    chunk = next(read(path, probe(path), sizes=[(64, 40)]))
+    assert chunk.colours("decord", (64, 40)) is chunk.frames_THWC
+
+
 # --- GIFs and stills --------------------------------------------------------------------------------------------------
 
 

@@ -43,6 +43,17 @@ def test_publishers_wrappings(tmp_path: Path, wrap: object) -> None:
     assert not other.training
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_mapped_tensors_are_the_same(tmp_path: Path, zipped: bool) -> None:
+    net = Tiny()
+    path = tmp_path / PLAIN.file
+    path.parent.mkdir()
+    torch.save({"model": net.state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    mapped = WeightStore(tmp_path).state_dict(PLAIN, mapped=True)
+    assert mapped.keys() == net.state_dict().keys()
+    assert torch.equal(mapped["linear.weight"], net.linear.weight)
+
+
 def test_a_missing_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(MissingWeights) as error:
         WeightStore(tmp_path).state_dict(PLAIN)

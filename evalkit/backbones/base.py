@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from evalkit.types import Array, Clip, Frames, PixelReader, Precision
+from evalkit.types import Array, Clip, Frames, PixelReader, Precision, Size
 from evalkit.weights import Checkpoint, WeightStore
 
 
@@ -65,6 +65,7 @@ class FeatureSpec:
         load: builds the extractor; the only place where weights are read.
         checkpoints: the files `load` reads.
         pixels: the reader whose colours the official package feeds it (they differ on clips tagged BT.709).
+        size: the size that the official package asks decord for; GIFs and stills come at their own size all the same.
     """
 
     name: str
@@ -72,6 +73,7 @@ class FeatureSpec:
     load: Loader
     checkpoints: tuple[Checkpoint, ...] = ()
     pixels: PixelReader = "decord"
+    size: Size | None = None
 
 
 class PerFrame:
