@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RUN_SCHEMA = "m4v-eval/run/1"
 VBENCH_SCHEMA = "m4v-eval/vbench/1"
+SUMMARY_SCHEMAS = (VBENCH_SCHEMA, "m4v-eval/vbench-long/1", "m4v-eval/vbench-i2v/1")
+"""Of `vbench.json`: a suite's own, so that nobody takes its numbers for VBench's."""
 
 RESULT_COLUMNS = {
     "file": "string",  # name inside the videos folder
@@ -57,8 +59,8 @@ class RunRecord:
         return self.path / "posters" / f"{video_sha256[:16]}.jpg"
 
 
-def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """Read a JSON record and check its schema.
+def read_json(path: Path, *schemas: str) -> dict[str, Any]:
+    """Read a JSON record and check that its schema is one of `schemas`.
 
     Raises:
         UserError: no such file, not JSON, or another schema.
@@ -72,9 +74,9 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as e:
         raise UserError(f"{path} cannot be read: {e}.", "Run the command that wrote it again.") from None
     found = record.get("schema") if isinstance(record, dict) else None
-    if found != schema:
+    if found not in schemas:
         raise UserError(
-            f"{path} has schema {found!r}, not {schema!r}.",
+            f"{path} has schema {found!r}, not {' or '.join(map(repr, schemas))}.",
             "It was written by another version; use that version, or choose a new --out.",
         )
     return dict(record)
@@ -89,7 +91,7 @@ def load_run(path: Path) -> RunRecord:
     import pandas as pd
 
     manifest = read_json(path / "run.json", RUN_SCHEMA)
-    summary = read_json(path / "vbench.json", VBENCH_SCHEMA)
+    summary = read_json(path / "vbench.json", *SUMMARY_SCHEMAS)
     try:
         results = pd.read_parquet(path / "results.parquet").astype(RESULT_COLUMNS)
     except (OSError, ValueError, KeyError) as e:

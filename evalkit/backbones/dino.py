@@ -72,24 +72,36 @@ class DinoEmbed:
         self.runtime = runtime
         prepare(network, network.vit.blocks, from_timm, runtime)
 
-    @torch.inference_mode()
     def __call__(self, frames_BHWC: Frames) -> Array:
-        x_BCHW = load_resized(frames_BHWC, SIDE, "bilinear", self.runtime.device)
+        return self.embed(load_resized(frames_BHWC, SIDE, "bilinear", self.runtime.device))
+
+    @torch.inference_mode()
+    def embed(self, x_BCHW: Tensor) -> Array:
+        """Scaled pictures `(B, 3, h, w)` in [0, 255] to unit vectors."""
         x_BCHW = standardize(x_BCHW, MEAN, STD).to(DTYPES[self.runtime.precision])
         features: Array = F.normalize(self.network(x_BCHW).float(), dim=-1).cpu().numpy()
         return features
 
 
-def load(store: WeightStore, runtime: Runtime) -> Extractor:
-    """Build the extractor from the official checkpoint.
+def load_images(store: WeightStore, runtime: Runtime) -> DinoEmbed:
+    """The network from the official checkpoint, one for all that read it.
 
     Raises:
         UserError: the checkpoint is missing or is another model's.
     """
-    with torch.device("meta"):
-        network = Dino()
-    load_strict(network.vit, store.state_dict(CHECKPOINT), CHECKPOINT)
-    return PerFrame(DinoEmbed(network, runtime), runtime.batch)
+
+    def build() -> DinoEmbed:
+        with torch.device("meta"):
+            network = Dino()
+        load_strict(network.vit, store.state_dict(CHECKPOINT), CHECKPOINT)
+        return DinoEmbed(network, runtime)
+
+    return store.shared(f"{CHECKPOINT.key} {runtime}", build)
+
+
+def load(store: WeightStore, runtime: Runtime) -> Extractor:
+    """The per-frame extractor; raises as `load_images` does."""
+    return PerFrame(load_images(store, runtime), runtime.batch)
 
 
 DINO = FeatureSpec(name="dino", version=1, load=load, checkpoints=(CHECKPOINT,))

@@ -231,7 +231,8 @@ def _page(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord]) ->
     profiles = {run.summary["profile"] for run in runs}
     if len(profiles) > 1:
         raise UserError(
-            "Runs of the official and of the lite profile cannot share a page: lite numbers are not VBench scores.",
+            f"Runs of different profiles ({', '.join(sorted(profiles))}) cannot share a page: their numbers do not"
+            " compare, and only those of the official profile are VBench scores.",
             "Make one page for each profile.",
         )
     shown, shown_costs = place(runs, costs)
