@@ -17,6 +17,7 @@ COMMANDS = (
     "adjacency",
     "compare",
     "demo-clips",
+    "distribution",
     "doctor",
     "flops",
     "generate",
@@ -28,6 +29,8 @@ COMMANDS = (
     "score",
     "subset-study",
     "vbench",
+    "vbench-i2v",
+    "vbench-long",
     "weights",
 )
 
