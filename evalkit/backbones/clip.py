@@ -104,16 +104,24 @@ class ClipEmbed:
     @torch.inference_mode()
     def embed(self, frames_BHWC: Frames) -> Tensor:
         """As calling, but the features stay on the device."""
-        x_BCHW = preprocess(frames_BHWC, self.runtime.device).to(DTYPES[self.runtime.precision])
-        return F.normalize(self.network(x_BCHW).float(), dim=-1)
+        return self.encode(preprocess(frames_BHWC, self.runtime.device))
+
+    @torch.inference_mode()
+    def encode(self, x_BCHW: Tensor) -> Tensor:
+        """Preprocessed images `(B, 3, 224, 224)` to unit vectors `(B, D)` on the device."""
+        return F.normalize(self.network(x_BCHW.to(DTYPES[self.runtime.precision])).float(), dim=-1)
 
 
 def load_images(tower: ImageTower, store: WeightStore, runtime: Runtime) -> ClipEmbed:
-    """Build an image tower from its official checkpoint.
+    """Build an image tower from its official checkpoint; extractors of one store and runtime share it.
 
     Raises:
         UserError: the checkpoint is missing, untrusted, or another model's.
     """
+    return store.shared(f"{tower} {runtime}", lambda: _load_images(tower, store, runtime))
+
+
+def _load_images(tower: ImageTower, store: WeightStore, runtime: Runtime) -> ClipEmbed:
     with torch.device("meta"):
         network = tower.build()
     tensors = store.state_dict(tower.checkpoint)

@@ -163,15 +163,18 @@ def prepare(
     rebuild: Callable[..., Block],
     runtime: Runtime,
     published_in_half: bool = False,
+    kept: int | None = 1,
 ) -> None:
-    """Make a loaded network ready to run: device, precision, fast `blocks` (the last returns the class token alone).
+    """Make a loaded network ready to run: device, precision, fast `blocks`.
+
+    The last block returns the first `kept` tokens, all if None: the class token alone where nothing reads the others.
 
     Weights are packed one by one, so that they are never held twice. Those published in half precision stay so on a
     CPU and are widened block by block as they are used: half the memory, the same numbers, 2 to 3 % of the time.
     """
     network.to(runtime.device, DTYPES[runtime.precision])
     for i, block in enumerate(blocks):
-        blocks[i] = rebuild(block, kept=1 if i == len(blocks) - 1 else None)
+        blocks[i] = rebuild(block, kept=kept if i == len(blocks) - 1 else None)
     if runtime.compile:
         network.compile(dynamic=True)  # the compiler picks its own weight layout and refuses a packed one
         return
