@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo demo-clips test test-slow lint format parity bench clean help
+.PHONY: install demo demo-clips test test-slow lint format sixteen parity bench clean help
 
 help:
 	@echo "make install    create $(VENV) with the m4v-eval command"
@@ -12,6 +12,7 @@ help:
 	@echo "make demo-clips score a few clips without any weights and write a report (seconds)"
 	@echo "make test       lint, type-check and test (under 15 minutes on 2 cores)"
 	@echo "make test-slow  full-size networks against golden figures; known answers from trained models"
+	@echo "make sixteen    all 16 dimensions on four clips with seeded weights, beside the official results (SIXTEEN=--full: full size)"
 	@echo "make parity     build the official package beside this one and compare live (about 10 GB of disk)"
 	@echo "make bench      speed and memory against the official package (needs make parity first)"
 
@@ -56,6 +57,10 @@ endif
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+# SIXTEEN='--full' takes networks of the published sizes: 9 GB of disk, half an hour on 2 cores.
+sixteen: install
+	$(BIN)/python -m tests.parity.sixteen $(SIXTEEN)
 
 # PARITY='--full' compares the networks at their published size as well; see python -m tests.parity --help.
 parity: install

@@ -13,6 +13,9 @@ from evalkit.types import Precision, Profile
 from evalkit.weights import WeightStore
 
 
+LITE_NEEDS_NONE = "; or use `--profile lite`, which needs no weights"
+
+
 def parse_precision(name: str) -> Precision:
     """Raises UserError unless `name` is a precision."""
     return cast(Precision, _one_of("precision", name, get_args(Precision)))
@@ -28,7 +31,7 @@ def parse_profile(name: str | None, weights: Path, dimensions: Iterable[str], su
     if name is not None:
         return cast(Profile, _one_of("profile", name, get_args(Profile)))
     metrics = choose_metrics(dimensions, load_suite(subset), "official")
-    WeightStore(weights).require(checkpoints_of(metrics).values())
+    WeightStore(weights).require(checkpoints_of(metrics).values(), LITE_NEEDS_NONE)
     return "official"
 
 

@@ -98,14 +98,14 @@ class WeightStore:
         self.require([checkpoint])
         return self.root / checkpoint.file
 
-    def require(self, checkpoints: Iterable[Checkpoint]) -> None:
-        """Raises MissingWeights that names every file that is not there."""
+    def require(self, checkpoints: Iterable[Checkpoint], otherwise: str = "") -> None:
+        """Raises MissingWeights that names every file that is not there, and what else could be done."""
         missing = [c for c in checkpoints if not self.has(c)]
         if missing:
             raise MissingWeights(
                 f"Missing in {self.root}: {', '.join(c.file for c in missing)}.",
-                f"Run `m4v-eval weights pull {' '.join(c.key for c in missing)}`, point --weights or $VBENCH_CACHE_DIR"
-                " at the folder that holds them, or use `--profile lite`, which needs no weights.",
+                f"Run `m4v-eval weights pull {' '.join(c.key for c in missing)}`, or point --weights or"
+                f" $VBENCH_CACHE_DIR at the folder that holds them{otherwise}.",
             )
 
     def has(self, checkpoint: Checkpoint) -> bool:
