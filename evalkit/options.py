@@ -12,7 +12,6 @@ from evalkit.runner import checkpoints_of, choose_metrics
 from evalkit.types import Precision, Profile
 from evalkit.weights import WeightStore
 
-
 LITE_NEEDS_NONE = "; or use `--profile lite`, which needs no weights"
 
 

@@ -100,9 +100,7 @@ def choose_metrics(names: Iterable[str], suite: PromptSuite, profile: Profile) -
     known = registry(profile)
     wanted = {find(name, profile).name for name in names}
     if not wanted:
-        wanted = {
-            m.name for m in known.values() if not m.reads_scene and (suite.standard or m.dimension in CUSTOM7)
-        }
+        wanted = {m.name for m in known.values() if not m.reads_scene and (suite.standard or m.dimension in CUSTOM7)}
         wanted |= {m.name for m in known.values() if m.reads_scene and _some_scene_states(m, suite)}
         wanted |= {m.name for m in known.values() if not m.reads_scene and _some_prompt_names(m, suite)}
     return tuple(metric for name, metric in known.items() if name in wanted)

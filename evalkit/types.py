@@ -113,7 +113,7 @@ class FrameChunk:
 
     def colours(self, reader: PixelReader, size: Size | None = None) -> Frames:
         """The frames as the official reader of a feature sees them, asked for frames of `size` if one is given."""
-        if size in self.scaled:
+        if size is not None and size in self.scaled:
             return self.scaled[size]
         return self.frames_THWC if reader == "decord" or self.opencv_THWC is None else self.opencv_THWC
 

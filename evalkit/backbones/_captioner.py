@@ -54,7 +54,8 @@ class Attention(nn.Module):
 
 
 def _split(x_BND: Tensor, heads: int) -> Tensor:
-    return x_BND.unflatten(-1, (heads, -1)).transpose(1, 2)
+    batch, length, width = x_BND.shape
+    return x_BND.view(batch, length, heads, width // heads).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -66,7 +67,7 @@ class Mlp(nn.Module):
         self.norm = nn.LayerNorm(width, EPSILON)
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        parts = [self.fc_2(F.gelu(self.fc_1(part))) for part in x_BND.flatten(0, 1).split(MLP_ROWS)]
+        parts = [self.fc_2(F.gelu(self.fc_1(part))) for part in torch.split(x_BND.flatten(0, 1), MLP_ROWS)]
         y_BND: Tensor = self.norm(x_BND + torch.cat(parts).view_as(x_BND))
         return y_BND
 
@@ -127,7 +128,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens_BN: Tensor, real_BN: Tensor, memory_BMD: Tensor) -> Tensor:
         """Tokens that are not `real` (padding) are attended to by none, but are returned like the others."""
-        x_BND = self.embeddings(tokens_BN)
+        x_BND: Tensor = self.embeddings(tokens_BN)
         for layer in stack(self.layers):
             own = layer.attention.remember(x_BND, self.heads)
             x_BND = layer.attention(x_BND, own, real_BN[:, None, None].bool())

@@ -1,8 +1,9 @@
-"""What the commands of VBench's sister suites share: options, the run, the report and the tables."""
+"""What `vbench` and the commands of its sister suites share: options, the run, the report and the tables."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,21 @@ import typer
 from evalkit import cli
 
 if TYPE_CHECKING:
+    from evalkit.job import Progress
+    from evalkit.records import RunRecord
     from evalkit.suites.base import Suite
 
 Videos = Annotated[Path, typer.Option(help="Folder of videos, from any model.", show_default=False)]
+Subset = Annotated[
+    str, typer.Option(help="Prompt suite: custom50, full, or a .txt/.jsonl/.csv/VBench_full_info.json file.")
+]
+Dimensions = Annotated[
+    str | None,
+    typer.Option(
+        help="Comma-separated dimensions.",
+        show_default="the customised seven and what the prompts ask for; full: all 16",
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(help="Folder of checkpoints in VBench's layout.", show_default="$VBENCH_CACHE_DIR or ~/.cache/vbench"),
@@ -47,9 +60,6 @@ def run(
 ) -> None:
     """Score a folder by the rules of a suite, and show what came of it."""
     from evalkit.backbones.base import Runtime
-    from evalkit.cli import tables
-    from evalkit.cli.progress import Bars
-    from evalkit.files import write_atomically
     from evalkit.job import Request
     from evalkit.options import parse_precision, resolve_device
     from evalkit.suites.base import score
@@ -62,15 +72,29 @@ def run(
         subset=subset,
         out=folder,
         profile="official",
-        dimensions=tuple(name.strip() for name in (dimensions or "").split(",") if name.strip()),
+        dimensions=listed(dimensions),
         weights=weights or default_root(),
         trust_archives=trust_weights,
         runtime=Runtime(resolve_device(device), parse_precision(precision), batch),
         threads=threads,
         seed=seed,
     )
+    finish(lambda bars: score(suite, request, bars, sys.argv), folder, json)
+
+
+def listed(names: str | None) -> tuple[str, ...]:
+    """Read `a, b`."""
+    return tuple(name.strip() for name in (names or "").split(",") if name.strip())
+
+
+def finish(score: Callable[[Progress], RunRecord], folder: Path, json: Path | None) -> None:
+    """Score under a progress bar, write the report, and show what came of it and what did not."""
+    from evalkit.cli import tables
+    from evalkit.cli.progress import Bars
+    from evalkit.files import write_atomically
+
     with Bars() as bars:
-        record = score(suite, request, bars, sys.argv)
+        record = score(bars)
         from evalkit.report import render  # not before the networks have gone
 
         bars.start("writing the report", 1)
@@ -78,7 +102,7 @@ def run(
     if json:
         write_atomically(json, (folder / "vbench.json").read_bytes())
     cli.out.print(tables.scores(record))
-    for line in (*tables.notes(record), *tables.unavailable(record)):
+    for line in (*tables.notes(record), *tables.unavailable(record), *tables.comparability(record)):
         cli.out.print(line, soft_wrap=True, highlight=False)
     cli.out.print(f"Report: {folder / 'report.html'}", soft_wrap=True, highlight=False)
     if tables.incomplete(record):

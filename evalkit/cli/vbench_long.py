@@ -16,16 +16,8 @@ def register(app: typer.Typer) -> None:
 
 def vbench_long(
     videos: suites.Videos,
-    subset: Annotated[
-        str, typer.Option(help="Prompt suite: custom50, full, or a .txt/.jsonl/.csv/VBench_full_info.json file.")
-    ] = "custom50",
-    dimensions: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated dimensions.",
-            show_default="the customised seven and what the prompts ask for; full: all 16",
-        ),
-    ] = None,
+    subset: suites.Subset = "custom50",
+    dimensions: suites.Dimensions = None,
     split_scenes: Annotated[
         bool, typer.Option("--split-scenes", help="Cut at scene changes first; every scene then counts as a video.")
     ] = False,

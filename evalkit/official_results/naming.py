@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from evalkit.errors import UserError
-from evalkit.matching import Unmatched, NameIndex
+from evalkit.matching import NameIndex, Unmatched
 from evalkit.official_results.parse import FULL_INFO, Info
 from evalkit.prompts import by_text
 from evalkit.types import Prompt, PromptSuite

@@ -12,11 +12,11 @@ from evalkit.job import Benchmark, Outcome, Progress, Request, Silent, Video
 from evalkit.matching import match
 from evalkit.metrics.base import MetricSpec
 from evalkit.posters import PosterReader
-from evalkit.protocol import Selection
+from evalkit.protocol import Selection, surplus
 from evalkit.records import RunRecord, load_run
 from evalkit.runner import check_weights, checkpoints_of, run_directory, set_threads
 from evalkit.scoring_pass import ScoringPass
-from evalkit.types import Clip, PromptSuite
+from evalkit.types import Clip, PromptSuite, Sample
 from evalkit.weights import WeightStore
 
 
@@ -91,15 +91,17 @@ def score(suite: Suite, request: Request, progress: Progress | None = None, comm
         def posters(video: Video) -> PosterReader:
             return PosterReader.at(request.out, video.sha256, video.info)
 
-        scoring = SuitePass(
-            metrics, weights, store, request.runtime, journal, posters, progress, lambda s, m: asks(s.prompt, m)
-        )
+        def counts(sample: Sample, metric: MetricSpec) -> bool:
+            return asks(sample.prompt, metric) and selection.counts(sample, metric.dimension)
+
+        selection = Selection(prompts.standard, surplus(matching.samples, metrics) if prompts.standard else {})
+        scoring = SuitePass(metrics, weights, store, request.runtime, journal, posters, progress, counts)
         scoring.suite = suite
         interrupted = scoring.run([video for video in videos if isinstance(video, Video)])
         foreign = tuple(key for key, c in checkpoints_of(metrics).items() if c.sha256 not in (None, weights[key]))
         results = tuple(scoring.results(videos))
         outcome = Outcome(
-            prompts, matching, Selection(), metrics, weights, foreign, results, interrupted, suite.benchmark
+            prompts, matching, selection, metrics, weights, foreign, results, interrupted, suite.benchmark
         )
         from evalkit.summary import write_run  # when the networks have gone: side by side they take the most memory
 
