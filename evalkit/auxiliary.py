@@ -82,7 +82,7 @@ def _lacks(prompt: Prompt, metric: MetricSpec) -> UserError:
     example = ", ".join(f'"{name}": "..."' for name in metric.auxiliary)
     return UserError(
         f"The prompt {prompt.id!r} ({prompt.text[:60]!r}) does not say what {metric.dimension} is to look for:"
-        f" {', '.join(f'`{name}`' for name in fields)} is missing from its `auxiliary`.",
+        f" its `auxiliary` lacks {' and '.join(f'`{name}`' for name in fields)}.",
         f'Add "auxiliary": {{"{metric.dimension}": {{{example}}}}} to the prompt, or list the prompt\'s `dimensions`'
         f" without {metric.dimension}, or choose others with --dimensions.",
     )

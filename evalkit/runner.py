@@ -43,6 +43,7 @@ def score_folder(request: Request, progress: Progress | None = None, command: Se
     matching = match(request.videos, equip(suite, metrics))
     filters = (STATIC_FILTER,) if _filters_static_clips(request, suite, metrics) else ()
     store = WeightStore(request.weights, request.trust_archives)
+    store.require(checkpoints_of(filters).values(), "; or leave the static filter out with --no-static-filter")
     weights = check_weights((*metrics, *filters), store, progress)
     set_threads(request)
     with run_directory(request.out) as journal:

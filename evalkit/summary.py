@@ -106,8 +106,8 @@ def dimension_score(metric: MetricSpec, table: pd.DataFrame, seed: int) -> dict[
             seed=seed,
         )
         summary["score"] = interval.estimate
-        if interval.low is not None:
-            summary["ci95"] = [interval.low, interval.high]
+        if interval.low is not None and interval.high is not None:
+            summary["ci95"] = _within(metric.range, interval.low, interval.high)
     return summary | {
         "higher_is_better": metric.higher_is_better,
         "title": metric.title,
@@ -115,6 +115,12 @@ def dimension_score(metric: MetricSpec, table: pd.DataFrame, seed: int) -> dict[
         "version": metric.version,
         "quirks": list(metric.quirks),
     }
+
+
+def _within(bounds: tuple[float | None, float | None], low: float, high: float) -> list[float]:
+    """An interval cut to the scores there can be; with few prompts it would reach beyond them."""
+    smallest, largest = bounds
+    return [low if smallest is None else max(low, smallest), high if largest is None else min(high, largest)]
 
 
 def _videos(results: Sequence[Result]) -> list[dict[str, Any]]:

@@ -102,6 +102,9 @@ def test_the_lite_profile_needs_no_checkpoint() -> None:
 @every_example
 def test_a_worked_example_gives_its_value(metric: MetricSpec, example: Example) -> None:
     assert metric.score(clip_of(example), example.features).value == pytest.approx(example.value, abs=1e-9)
+    smallest, largest = metric.range
+    assert smallest is None or example.value >= smallest
+    assert largest is None or example.value <= largest
 
 
 @every_example

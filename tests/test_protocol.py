@@ -210,6 +210,12 @@ def test_the_filter_needs_something_to_filter(looked: Looked, tmp_path: Path) ->
         score_folder(job(tmp_path, {"a dog": [IMAGING]}, dimensions=(IMAGING,), static_filter=True))
 
 
+def test_an_interval_does_not_leave_the_scores_there_can_be(looked: Looked, tmp_path: Path) -> None:
+    make_videos(tmp_path / "videos", {"a dog-0": 0, "a cat-0": 230, "a fox-0": 240})
+    record = score_folder(job(tmp_path, {text: [IMAGING] for text in ("a dog", "a cat", "a fox")}))
+    assert record.summary["dimensions"][IMAGING]["ci95"] == [0.0, 1.0]
+
+
 # What keeps scores from being comparable
 
 

@@ -451,3 +451,13 @@ def test_command_refuses_what_is_not_a_run(tmp_path: Path) -> None:
     assert isinstance(done.exception, UserError)
     assert "run.json does not exist" in str(done.exception)
     assert not (tmp_path / "page.html").exists()
+
+
+def test_what_keeps_scores_from_being_comparable_is_on_the_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", Spec(["a cat", "a dog"], clip_size=None))
+    run.summary["comparability"] = [{"kind": "long-clips", "text": "2 of 2 clips last 5 s & more."}]
+    page = compose([run], tmp_path / "page.html")
+    assert "2 of 2 clips last 5 s &amp; more." in page
+    assert 'href="#comparability"' in page
+    run.summary["comparability"] = []
+    assert "comparability-banner" not in compose([run], tmp_path / "page.html")

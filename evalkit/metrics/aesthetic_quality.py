@@ -24,6 +24,7 @@ METRIC = MetricSpec(
     summary="Mean over frames of the LAION aesthetic predictor (a linear head on CLIP ViT-L/14), divided by 10.",
     features=(LAION,),
     score=score,
+    range=(None, None),
     source="VBench (arXiv:2311.17982), section 3.2 and vbench/aesthetic_quality.py",
     quirks=(
         "The value is neither clipped to [0, 1] nor rescaled; the predictor may leave its scale of 1 to 10.",

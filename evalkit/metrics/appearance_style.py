@@ -25,6 +25,7 @@ METRIC = MetricSpec(
     summary="Mean over frames of CLIP ViT-B/32's logit for the frame and the name of the style, divided by 100.",
     features=(CLIP_STYLE,),
     score=score,
+    range=(-1.0, 1.0),
     source="VBench (arXiv:2311.17982), section 3.2 and vbench/appearance_style.py",
     pooling="frames",
     reads_prompt=True,

@@ -46,6 +46,8 @@ class MetricSpec:
         auxiliary: the fields of a prompt's `auxiliary[dimension]` that the value needs, such as `object`; the runner
             sees to it that they are there (`evalkit.auxiliary`).
         read_text: completes these fields from the prompt's sentence where the official package does so.
+        range: the smallest and the largest score there can be; None where the network has no bound. A dimension's
+            interval does not leave it.
         fact: the entry of the prompt's scene (`auxiliary: {"scene": {...}}`) that a `truth/` metric compares with.
         min_frames: shorter clips are unscored, with the reason.
         degrades: for each planted degradation, the sign of the change it must cause (-1: the score falls).
@@ -65,6 +67,7 @@ class MetricSpec:
     reads_prompt: bool = False
     auxiliary: tuple[str, ...] = ()
     read_text: Callable[[str, Mapping[str, Any]], Mapping[str, Any]] | None = None
+    range: tuple[float | None, float | None] = (0.0, 1.0)
     fact: str | None = None
     min_frames: int = 1
     degrades: dict[Degradation, int] = field(default_factory=dict)

@@ -21,6 +21,7 @@ METRIC = MetricSpec(
     summary="Technical quality of each frame by MUSIQ trained on SPAQ photographs, averaged and divided by 100.",
     features=(MUSIQ,),
     score=score,
+    range=(None, None),
     source="VBench (arXiv:2311.17982), section 3.2 and vbench/imaging_quality.py; MUSIQ, ICCV 2021 (arXiv:2108.05997)",
     degrades={"blur": -1, "noise": -1},
     quirks=(

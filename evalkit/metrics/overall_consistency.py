@@ -22,6 +22,7 @@ METRIC = MetricSpec(
     summary="Cosine similarity of ViCLIP's features of eight frames of the clip and of the prompt.",
     features=(VICLIP,),
     score=score,
+    range=(-1.0, 1.0),
     source="VBench (arXiv:2311.17982), section 3.2 and vbench/overall_consistency.py",
     reads_prompt=True,
     degrades={"wrong_prompt": -1},

@@ -70,6 +70,11 @@ class ShownRun(Shown):
         return bool(self.summary["profile"] == "lite")
 
     @property
+    def caveats(self) -> list[dict[str, str]]:
+        """What keeps the scores from being comparable with the leaderboard's."""
+        return list(self.summary.get("comparability", []))
+
+    @property
     def reduced(self) -> bool:
         """Whether the networks ran in less than float32."""
         return bool(self.summary["precision"] != "fp32")

@@ -9,10 +9,7 @@ from evalkit.report import Page, Section
 
 def body(page: Page) -> Markup | None:
     """The caveats of every run; left out if there are none."""
-    entries = [(run, run.summary.get("comparability", [])) for run in page.runs]
-    if not any(caveats for _, caveats in entries):
-        return None
-    return page.fill("comparability.html", entries=entries)
+    return page.fill("comparability.html") if any(run.caveats for run in page.runs) else None
 
 
 SECTION = Section("Comparability", 16, body)

@@ -143,18 +143,20 @@ def lay_out(work: Path, size: Size) -> Request:
 class Line:
     """One dimension: how many videos were scored, and how far the worst is from the official score.
 
-    `worst` is None if the two sides scored different videos; `elsewhere` names the test that compares it instead.
+    `worst` is None if the two sides scored different videos; `elsewhere` names the test that compares it instead, and
+    `broken` counts the videos on which a network failed.
     """
 
     dimension: str
     videos: int
     worst: float | None
     elsewhere: str | None
+    broken: int
 
     @property
     def holds(self) -> bool:
         if self.elsewhere:
-            return self.videos > 0
+            return self.broken == 0
         return self.videos > 0 and self.worst is not None and self.worst <= TOLERANCE
 
 
@@ -164,9 +166,10 @@ def compare(record: RunRecord, size: Size) -> list[Line]:
     lines = []
     for name in DIMENSIONS:
         ours = {v["file"]: v["scores"][name] for v in record.summary["videos"] if name in v["scores"]}
+        broken = sum(" failed: " in video["unscored"].get(name, "") for video in record.summary["videos"])
         same = ours.keys() == expected[name].keys()
         gaps = [abs(ours[file] - value) for file, value in expected[name].items()] if same else []
-        lines.append(Line(name, len(ours), max(gaps) if gaps else None, ELSEWHERE[size].get(name)))
+        lines.append(Line(name, len(ours), max(gaps) if gaps else None, ELSEWHERE[size].get(name), broken))
     return lines
 
 
