@@ -43,13 +43,6 @@ def load_resized(frames_BHWC: Frames, size: int, mode: Literal["bilinear", "bicu
     return torch.cat([_resize(frame_HWC, target, mode, device) for frame_HWC in frames_BHWC])
 
 
-def _shorter_side(frames_BHWC: Frames, size: int) -> tuple[int, int]:
-    """Height and width with a shorter side of `size`."""
-    height, width = frames_BHWC.shape[1:3]
-    longer = int(size * max(height, width) / min(height, width))
-    return (size, longer) if height <= width else (longer, size)
-
-
 def load_antialiased(frames_BHWC: Frames, size: int | tuple[int, int], device: str) -> Tensor:
     """Scale frames by bicubic interpolation with antialiasing, as torchvision does since 0.17 unless told otherwise.
 
@@ -60,13 +53,13 @@ def load_antialiased(frames_BHWC: Frames, size: int | tuple[int, int], device: s
 
     Returns `(B, 3, h, w)` float32 in about [0, 255]; bicubic overshoots.
     """
-    target = _shorter_side(frames_BHWC, size) if isinstance(size, int) else size
+    target = scaled(frames_BHWC.shape[1:3], size) if isinstance(size, int) else size
     return torch.cat([_resize(frame_HWC, target, "bicubic", device, antialias=True) for frame_HWC in frames_BHWC])
 
 
 def load_picture(picture_HWC: Frames, size: int | tuple[int, int], device: str) -> Tensor:
     """Scale a still by Pillow's bicubic filter, which antialiases and rounds to 8 bits: `(1, 3, h, w)` in [0, 255]."""
-    target = _shorter_side(picture_HWC[None], size) if isinstance(size, int) else size
+    target = scaled(picture_HWC.shape[:2], size) if isinstance(size, int) else size
     resized = Image.fromarray(picture_HWC).resize((target[1], target[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(resized)).to(device).permute(2, 0, 1)[None].float()
 
