@@ -15,7 +15,8 @@ from evalkit.prompts import by_text, load_suite
 from evalkit.records import RESULT_COLUMNS, RunRecord
 
 INFO = Path(__file__).parent / "data/official/VBench_full_info.json"
-"""Thirteen of the official 946 entries: each combination of dimensions, and one text that stands there twice."""
+"""Thirteen of the 946 entries of VBench (Vchitect/VBench, Apache-2.0): each combination of dimensions, and one text
+that stands there twice."""
 
 FOLDER = "samples"
 N_VIDEOS = 3
