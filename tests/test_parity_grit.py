@@ -70,13 +70,18 @@ def built(shape: GritShape) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def shallow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightStore]:
+def shallow_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightStore]:
     cache = tmp_path_factory.mktemp("grit")
     assert write(cache, "shallow") == GOLDEN["shallow"]["fingerprint"]
-    store = WeightStore(cache, trust_archives=True)
-    with built(SHAPES["shallow"]):
-        yield store
+    yield WeightStore(cache, trust_archives=True)
     (cache / grit_checkpoint.FILE).unlink()
+
+
+@pytest.fixture
+def shallow(shallow_weights: WeightStore) -> Iterator[WeightStore]:
+    """The checkpoint of a shallow network; networks are shallow for as long as the test lasts."""
+    with built(SHAPES["shallow"]):
+        yield shallow_weights
 
 
 def decode(file: str) -> Frames:

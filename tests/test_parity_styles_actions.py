@@ -68,12 +68,17 @@ def shallow(depth: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightStore]:
-    """Checkpoints of shallow networks."""
+def shallow_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightStore]:
     cache = tmp_path_factory.mktemp("shallow")
-    with shallow(recipe.SHALLOW):
-        yield write(cache, "shallow")
+    yield write(cache, "shallow")
     remove(cache)
+
+
+@pytest.fixture
+def store(shallow_weights: WeightStore) -> Iterator[WeightStore]:
+    """Checkpoints of shallow networks; networks are shallow for as long as the test lasts."""
+    with shallow(recipe.SHALLOW):
+        yield shallow_weights
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,19 @@ pytestmark = pytest.mark.xdist_group("parity")
 
 
 @pytest.fixture(scope="module")
-def shallow_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightStore]:
+def shallow_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WeightStore]:
     cache = tmp_path_factory.mktemp("shallow")
     assert tag2text_files.write_vocabulary(cache) == GOLDEN["vocabulary"]
     assert tag2text_files.write_checkpoint(cache, DEPTH) == GOLDEN["shallow"]["fingerprint"]
-    with mock.patch.object(tag2text, "Tag2Text", partial(Tag2Text, SHALLOW)):
-        yield WeightStore(cache, trust_archives=True)
+    yield WeightStore(cache, trust_archives=True)
     (cache / tag2text_files.CHECKPOINT).unlink()
+
+
+@pytest.fixture
+def shallow_store(shallow_weights: WeightStore) -> Iterator[WeightStore]:
+    """The checkpoint of a shallow network; networks are shallow for as long as the test lasts."""
+    with mock.patch.object(tag2text, "Tag2Text", partial(Tag2Text, SHALLOW)):
+        yield shallow_weights
 
 
 def scaled(file: str, chunk: int = 4) -> Frames:
