@@ -307,5 +307,5 @@ def test_official_prompts_need_no_auxiliary_entry() -> None:
     prompts = (Prompt("1", "A person is air drumming", ("human_action",)),)
     (prompt,) = equip(PromptSuite("official", prompts, "test"), [METRIC]).prompts
     assert prompt.auxiliary == {"human_action": {"action": "air drumming"}}
-    with pytest.raises(UserError, match="`action` is missing"):
+    with pytest.raises(UserError, match="lacks `action`"):
         equip(PromptSuite("own", (Prompt("2", "two dogs", ("human_action",)),), "test"), [METRIC])
