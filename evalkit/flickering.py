@@ -49,7 +49,7 @@ def select_static(
     scoring = scoring_of([STATIC_FILTER], wanted)
     interrupted = scoring.run(candidates)
     verdicts = {v.sample.file: scoring.score(v, STATIC_FILTER) for v in candidates if wanted(v.sample, STATIC_FILTER)}
-    still = {file: score is not None and score.value == 1.0 for file, score in verdicts.items()}
+    still = {v.sample.file: is_static(v) for v in candidates if v.sample.file in verdicts}
     kept = keep({prompt: [v.sample.file for v in clips] for prompt, clips in by_prompt.items()}, still)
     count = StaticCount(
         candidates=len(candidates),

@@ -5,12 +5,18 @@ The 16 dimensions of the full suite read different videos, so that at no time al
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from evalkit.backbones.base import Extractor, FeatureSpec, ReadsPrompts, Runtime
+from evalkit.backbones.base import Extractor, FeatureSpec, Reader, ReadsPrompts, Runtime
 from evalkit.memory import tensors_in_own_mappings
+from evalkit.types import Array, Clip, Frames
 from evalkit.weights import WeightStore
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 Wants = Mapping[str, FeatureSpec]
 """The features that a clip needs, by name."""
@@ -81,3 +87,30 @@ class Networks:
         for name in want:
             if self._left[name] == 0:
                 self._ready.pop(name, None)
+
+
+class Guarded:
+    """A reader whose failure costs its own metrics on this one video, and nothing else of a long run."""
+
+    def __init__(self, extractor: Extractor, feature: FeatureSpec, clip: Clip) -> None:
+        self.pixels, self.size = feature.pixels, feature.size
+        self.name = feature.name
+        self.failure: str | None = None
+        self.reader: Reader | None = self._try(lambda: extractor.open(clip))
+
+    def push(self, start: int, frames_THWC: Frames) -> None:
+        if (reader := self.reader) and not self.failure:
+            self._try(lambda: reader.push(start, frames_THWC))
+
+    def close(self) -> Array | str:
+        """The features, or why there are none."""
+        features = self._try(self.reader.close) if self.reader and not self.failure else None
+        return f"{self.name} failed: {self.failure}" if features is None else features
+
+    def _try(self, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except (RuntimeError, ValueError, ArithmeticError, IndexError) as e:  # torch: out of memory is a RuntimeError
+            log.exception("%s failed", self.name)
+            self.failure = (str(e).strip() or repr(e)).splitlines()[0][:200]
+            return None

@@ -10,15 +10,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from evalkit.backbones.base import Extractor, FeatureSpec, Reader, Runtime
+from evalkit.backbones.base import FeatureSpec, Runtime
 from evalkit.errors import UserError
 from evalkit.identify import video_key
 from evalkit.job import Progress, Result, Unreadable, Video
 from evalkit.metrics.base import MetricSpec
-from evalkit.networks import Networks, Wants, in_turn
+from evalkit.networks import Guarded, Networks, Wants, in_turn
 from evalkit.posters import PosterReader
 from evalkit.store import Journal, content_key
-from evalkit.types import Array, Clip, Frames, Sample, Score
+from evalkit.types import Array, Clip, Sample, Score
 from evalkit.video import VideoError, read
 from evalkit.weights import WeightStore
 
@@ -92,15 +92,18 @@ class ScoringPass:
                     yield Result(video, metric, None, Score.missing(video.fault))
                 else:
                     key = self._key(video, metric)
-                    yield Result(video, metric, key, self._result(video, metric, key))
+                    yield Result(video, metric, key, self._result(video, key))
 
     def score(self, video: Video, metric: MetricSpec) -> Score | None:
         """What the journal holds; None if it holds nothing."""
-        record = self.journal.get(self._key(video, metric))
+        return self._recorded(self._key(video, metric))
+
+    def _recorded(self, key: str) -> Score | None:
+        record = self.journal.get(key)
         return None if record is None else Score(record["value"], record["n_terms"], record["unscored"])
 
-    def _result(self, video: Video, metric: MetricSpec, key: str) -> Score:
-        if (score := self.score(video, metric)) is not None:
+    def _result(self, video: Video, key: str) -> Score:
+        if (score := self._recorded(key)) is not None:
             return score
         facts = self.journal.get(video_key(video.sha256)) or {}
         return Score.missing(facts.get("fault") or self.failures.get(key) or "interrupted before it was scored")
@@ -157,7 +160,7 @@ class ScoringPass:
             else:
                 able.append(metric)
         wanted = {f.name: f for metric in able for f in metric.features}
-        readers = {name: _Guarded(networks[name], f, clip) for name, f in wanted.items()}
+        readers = {name: Guarded(networks[name], f, clip) for name, f in wanted.items()}
         if self._read(video, readers.values()):
             features = {name: reader.close() for name, reader in readers.items()}
             for metric in able:
@@ -167,7 +170,7 @@ class ScoringPass:
         """What networks and metrics may know of a video; other suites tell them more."""
         return Clip(video.info, video.sample.prompt.text, video.sample.prompt.auxiliary)
 
-    def _read(self, video: Video, readers: Iterable[_Guarded]) -> bool:
+    def _read(self, video: Video, readers: Iterable[Guarded]) -> bool:
         """Decode once for all readers; a damaged video is remembered and scored by none."""
         poster = self.posters(video)
         try:
@@ -203,33 +206,6 @@ class ScoringPass:
             "device": self.runtime.device,
         }
         self.journal.put(self._key(video, metric), record)
-
-
-class _Guarded:
-    """A reader whose failure costs its own metrics on this one video, and nothing else of a long run."""
-
-    def __init__(self, extractor: Extractor, feature: FeatureSpec, clip: Clip) -> None:
-        self.pixels, self.size = feature.pixels, feature.size
-        self.name = feature.name
-        self.failure: str | None = None
-        self.reader: Reader | None = self._try(lambda: extractor.open(clip))
-
-    def push(self, start: int, frames_THWC: Frames) -> None:
-        if (reader := self.reader) and not self.failure:
-            self._try(lambda: reader.push(start, frames_THWC))
-
-    def close(self) -> Array | str:
-        """The features, or why there are none."""
-        features = self._try(self.reader.close) if self.reader and not self.failure else None
-        return f"{self.name} failed: {self.failure}" if features is None else features
-
-    def _try(self, act: Callable[[], T]) -> T | None:
-        try:
-            return act()
-        except (RuntimeError, ValueError, ArithmeticError, IndexError) as e:  # torch: out of memory is a RuntimeError
-            log.exception("%s failed", self.name)
-            self.failure = (str(e).strip() or repr(e)).splitlines()[0][:200]
-            return None
 
 
 def _finite(score: Score) -> Score:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evalkit import cli
+from evalkit.cli import suites
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,7 +93,7 @@ def distribution(
         out=run,
         reference=reference,
         baseline=baseline,
-        measures=tuple(name.strip() for name in measures.split(",") if name.strip()),
+        measures=suites.listed(measures),
         frames=frames,
         splits=splits,
         weights=weights or default_root(),

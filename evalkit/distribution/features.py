@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.backbones.base import Extractor, Reader, Runtime
+from evalkit.backbones.base import Extractor, Runtime
 from evalkit.distribution.networks import Network
 from evalkit.errors import UserError
 from evalkit.files import write_atomically
 from evalkit.identify import identify, video_key
 from evalkit.job import Progress, Unreadable, Video
+from evalkit.networks import Guarded
 from evalkit.store import Journal, content_key
 from evalkit.types import Array, Clip, Prompt, Sample
 from evalkit.video import VIDEO_SUFFIXES, VideoError, read
@@ -164,7 +165,8 @@ class FeaturePass:
             self.progress.advance(video.info.n_frames)
             return
         clip = Clip(video.info, "")
-        readers = {name: extractor.open(clip) for name, extractor in extractors.items()}
+        specs = {name: self.networks[name].feature for name in extractors}
+        readers = {name: Guarded(extractor, specs[name], clip) for name, extractor in extractors.items()}
         try:
             for chunk in read(video.sample.path, video.info):
                 for reader in readers.values():
@@ -174,18 +176,15 @@ class FeaturePass:
             self.journal.put(video_key(video.sha256), {"fault": e.reason})
             return
         for name, reader in readers.items():
-            self._keep(self._path(video, name), name, reader)
+            self._keep(self._path(video, name), name, reader.close())
 
-    def _keep(self, path: Path, name: str, reader: Reader) -> None:
-        try:
-            features = reader.close()
-            if features.ndim != 2 or not np.isfinite(features).all():
-                raise ValueError("the features are not finite numbers, a row a frame or clip")
-        except (RuntimeError, ValueError, ArithmeticError) as e:  # torch: out of memory is a RuntimeError
-            log.exception("%s failed", name)
-            self._failures[path] = f"{name} failed: {(str(e).strip() or repr(e)).splitlines()[0][:200]}"
-            return
-        write_atomically(path, _npy(features))
+    def _keep(self, path: Path, name: str, features: Array | str) -> None:
+        if isinstance(features, str):
+            self._failures[path] = features
+        elif features.ndim != 2 or not np.isfinite(features).all():
+            self._failures[path] = f"{name} failed: the features are not finite numbers, a row a frame or clip"
+        else:
+            write_atomically(path, _npy(features))
 
 
 def _npy(array: Array) -> bytes:
