@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections import Counter
 from itertools import pairwise
@@ -56,7 +55,6 @@ class Loaded:
         return FeatureSpec(name, 1, load)
 
     def names(self) -> set[str]:
-        gc.collect()
         return {name for name, network in self.alive.items() if network() is not None}
 
 
