@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo demo-clips test test-slow lint format sixteen parity bench clean help
+.PHONY: install demo demo-clips demo-study test test-slow lint format sixteen parity bench clean help
 
 help:
 	@echo "make install    create $(VENV) with the m4v-eval command"
 	@echo "make demo       train three small models, compare them and write a report (under 10 minutes on 2 cores)"
 	@echo "make demo-clips score a few clips without any weights and write a report (seconds)"
+	@echo "make demo-study plan a human study of three made-up models and serve it in the browser (a minute)"
 	@echo "make test       lint, type-check and test (under 15 minutes on 2 cores)"
 	@echo "make test-slow  full-size networks against golden figures; known answers from trained models"
 	@echo "make sixteen    all 16 dimensions on four clips with seeded weights, beside the official results (SIXTEEN=--full: full size)"
@@ -32,6 +33,15 @@ demo: install
 demo-clips: install
 	@$(BIN)/m4v-eval demo-clips demo/clips
 	@$(BIN)/m4v-eval vbench --subset demo/clips/prompts.jsonl --videos demo/clips --profile lite --out demo/run --json demo/vbench.json
+
+LOOKS := sharp soft jerky
+STUDY := demo/study
+
+# Three made-up models answer the same eight prompts; links for raters and for you are in $(STUDY)/links.csv.
+demo-study: install
+	@for look in $(LOOKS); do test -d demo/$$look || $(BIN)/m4v-eval demo-clips demo/$$look --look $$look; done
+	@test -d $(STUDY) || $(BIN)/m4v-eval study new --suite demo/sharp/prompts.jsonl --videos $(foreach look,$(LOOKS),$(look)=demo/$(look)) --raters 6 --out $(STUDY)
+	@$(BIN)/m4v-eval study serve $(STUDY)
 
 lint: install
 	$(BIN)/ruff check .

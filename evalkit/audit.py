@@ -40,6 +40,7 @@ class Identity:
         coefficients: of each part.
         constant: added to them.
         fixed: the value itself, where it is known rather than printed.
+        floor: the smallest value a part can have.
         ceiling: the largest value a part can have.
     """
 
@@ -48,6 +49,7 @@ class Identity:
     coefficients: Mapping[str, float]
     constant: float = 0.0
     fixed: float | None = None
+    floor: float = 0.0
     ceiling: float = 100.0
 
     def evaluate(self, parts: Mapping[str, float]) -> float:
@@ -195,7 +197,7 @@ I2V = (
 
 _EVALCRAFTER_PARTS = ("visual_quality", "text_video_alignment", "motion_quality", "temporal_consistency")
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
-_RATERS_SUM = 7.5  # five halved ranks: (1 + 2 + 3 + 4 + 5) / 2
+_HALVED = 2.0  # the M4V study prints ranks divided by this
 
 
 def _subjects() -> Iterator[_Subject]:
@@ -250,17 +252,26 @@ def _flops_rows() -> tuple[Row, ...]:
 
 
 def _user_study_subject() -> _Subject:
-    """One row a prompt and question, one column a model; the halved ranks of a row have a known sum."""
+    return _rank_subject("user_study_m4v", TABLES["user_study_m4v"].rows(), _HALVED)
+
+
+def _rank_subject(table: str, rows: Sequence[Row], scale: float) -> _Subject:
+    """One row a prompt and question, one column a model; the ranks 1 to M of a row, divided by the scale, sum to
+    M (M + 1) / 2 / scale."""
     groups: dict[tuple[str, str], dict[str, str]] = {}
-    for row in TABLES["user_study_m4v"].rows():
+    for row in rows:
         group = groups.setdefault((row["prompt_id"], row["axis"]), {"source": row["source"]})
         group[row["model"]] = row["mean_rank"]
-    models = dict.fromkeys(row["model"] for row in TABLES["user_study_m4v"].rows())
-    rows = tuple(
+    models = dict.fromkeys(row["model"] for row in rows)
+    questions = tuple(
         {"question": f"prompt {prompt}, {axis}", "axis": axis, **group} for (prompt, axis), group in groups.items()
     )
-    identity = Identity("sum of halved ranks", "", dict.fromkeys(models, 1.0), fixed=_RATERS_SUM, ceiling=2.5)
-    return _Subject("user_study_m4v", "question", rows, (identity,))
+    m = len(models)
+    what = {1.0: "sum of ranks", _HALVED: "sum of halved ranks"}.get(scale, f"sum of ranks divided by {scale:g}")
+    identity = Identity(
+        what, "", dict.fromkeys(models, 1.0), fixed=m * (m + 1) / 2 / scale, floor=1 / scale, ceiling=m / scale
+    )
+    return _Subject(table, "question", questions, (identity,))
 
 
 # ---- checking --------------------------------------------------------------------------------------------------------
@@ -383,8 +394,17 @@ def _outside(check: Check, identity: Identity, row: Row) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Repair:
-    """One part, changed so that the printed figure comes out; `evidence` says why this part rather than another."""
+class Repair:
+    """One part, changed so that the printed figure comes out.
+
+    Args:
+        column: the part.
+        printed: its cell.
+        needed: the value that restores the row.
+        evidence: why this part rather than another; empty if nothing says so.
+        rank: kind of evidence, the most telling first, then by how many standard deviations of its column the value
+            becomes more unusual (negative: more usual).
+    """
 
     column: str
     printed: str
@@ -396,7 +416,7 @@ class _Repair:
         return f"{self.column} {self.printed} -> {self.needed:.4g} would restore it{self.evidence}"
 
 
-def _repairs(check: Check, identity: Identity, row: Row, subject: _Subject, corpus: _Corpus) -> list[_Repair]:
+def _repairs(check: Check, identity: Identity, row: Row, subject: _Subject, corpus: _Corpus) -> list[Repair]:
     """The single misprints that would explain the row, the best supported first."""
     found = (_repair(column, check, identity, row, subject, corpus) for column in identity.coefficients)
     return sorted((repair for repair in found if repair is not None), key=lambda repair: repair.rank)
@@ -416,26 +436,27 @@ def _repair_lines(check: Check, identity: Identity, row: Row, subject: _Subject,
 
 def _repair(
     column: str, check: Check, identity: Identity, row: Row, subject: _Subject, corpus: _Corpus
-) -> _Repair | None:
+) -> Repair | None:
     slope = identity.coefficients[column]
     printed = row[column]
     needed = float(printed) - (check.difference or 0.0) / slope
     reach = check.tolerance / abs(slope)
-    if not -reach <= needed <= identity.ceiling + reach:
+    if not identity.floor - reach <= needed <= identity.ceiling + reach:
         return None
-    needed = min(max(needed, 0.0), identity.ceiling)
+    needed = min(max(needed, identity.floor), identity.ceiling)
+    close = min(reach, half_unit([printed]) + _SLACK)
     surprise = _surprise(column, needed, row, subject) - _surprise(column, float(printed), row, subject)
     for rank, evidence in enumerate(
         (
             _printed_elsewhere(column, needed, reach, row, corpus),
             _decimal_point(printed, needed, reach),
             _doubled(column, row, identity),
-            _one_digit(printed, needed, reach),
+            f"; one digit differs ({digit})" if (digit := one_digit(printed, needed, close)) else "",
         )
     ):
         if evidence:
-            return _Repair(column, printed, needed, evidence, (rank, surprise))
-    return _Repair(column, printed, needed, "", (9, surprise))
+            return Repair(column, printed, needed, evidence, (rank, surprise))
+    return Repair(column, printed, needed, "", (9, surprise))
 
 
 def _surprise(column: str, x: float, row: Row, subject: _Subject) -> float:
@@ -468,16 +489,17 @@ def _doubled(column: str, row: Row, identity: Identity) -> str:
     return f"; it repeats {twins[0]} of the same row" if twins and len(identity.coefficients) > 2 else ""
 
 
-def _one_digit(printed: str, needed: float, reach: float) -> str:
-    """A value that differs in one digit from the printed one."""
-    for i, old in enumerate(printed):
-        if not old.isdigit():
-            continue
-        for digit in "0123456789":
-            candidate = printed[:i] + digit + printed[i + 1 :]
-            if digit != old and abs(float(candidate) - needed) <= min(reach, half_unit([printed]) + _SLACK):
-                return f"; one digit differs ({candidate})"
-    return ""
+def one_digit(printed: str, needed: float, reach: float) -> str | None:
+    """The cell with one digit changed so that it is what is needed, within `reach`; None if one is not enough."""
+    candidates = (
+        printed[:i] + digit + printed[i + 1 :]
+        for i, old in enumerate(printed)
+        if old.isdigit()
+        for digit in "0123456789"
+        if digit != old
+    )
+    nearest = min(candidates, key=lambda candidate: abs(float(candidate) - needed), default=None)
+    return nearest if nearest is not None and abs(float(nearest) - needed) <= reach else None
 
 
 def alias(model: str) -> str:
@@ -554,7 +576,55 @@ def _straight_lines() -> Iterator[Observation]:
             )
 
 
-# ---- the user study --------------------------------------------------------------------------------------------------
+# ---- mean ranks ------------------------------------------------------------------------------------------------------
+
+MOST_REPAIRED = 50
+"""Rows of ranks that are searched for misprints."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankRow:
+    """The mean ranks of all models for one prompt and question.
+
+    Args:
+        prompt_id: the prompt.
+        axis: the question.
+        ranks: as printed, by model.
+        check: of their sum.
+        repairs: single misprints that would explain a sum that contradicts itself, the best supported first.
+    """
+
+    prompt_id: str
+    axis: str
+    ranks: Mapping[str, str]
+    check: Check
+    repairs: tuple[Repair, ...]
+
+
+def check_ranks(table: str, rows: Sequence[Row], scale: float) -> tuple[RankRow, ...]:
+    """Check that the ranks of each prompt and question sum as the ranks of all models must.
+
+    Args:
+        table: its name.
+        rows: with `prompt_id`, `axis`, `model`, `mean_rank` and `source`; every model for each prompt and question.
+        scale: what ranks were divided by: 1, or 2 for halved ranks.
+
+    Returns:
+        A row for each prompt and question; where more than `MOST_REPAIRED` contradict themselves, none has repairs:
+        what is usual in a column cannot be told from such a table.
+    """
+    subject = _rank_subject(table, rows, scale)
+    (identity,) = subject.identities
+    questions = dict.fromkeys((row["prompt_id"], row["axis"]) for row in rows)
+    half_units = {source: subject.half_units(source) for source in {row["source"] for row in subject.rows}}
+    checks = [_check(subject, identity, row, half_units[row["source"]]) for row in subject.rows]
+    repairable = sum(check.contradicts for check in checks) <= MOST_REPAIRED
+    found = []
+    for (prompt_id, axis), row, check in zip(questions, subject.rows, checks, strict=True):
+        repairs = _repairs(check, identity, row, subject, ()) if check.contradicts and repairable else []
+        ranks = {model: row[model] for model in identity.coefficients}
+        found.append(RankRow(prompt_id, axis, ranks, check, tuple(repairs)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -580,24 +650,20 @@ def user_study() -> tuple[Preference, ...]:
 
     A row of ranks that contradicts itself enters with its best supported repair, as the audit reports it.
     """
-    subject = _user_study_subject()
-    rows = [_repaired(row, subject) for row in subject.rows]
-    axes = dict.fromkeys(row["axis"] for row in rows)
+    rows = check_ranks("user_study_m4v", TABLES["user_study_m4v"].rows(), _HALVED)
     return tuple(
-        _preference(axis, opponent, [row for row in rows if row["axis"] == axis])
-        for axis in axes
-        for opponent in subject.identities[0].coefficients
+        _preference(axis, opponent, [_repaired(row) for row in rows if row.axis == axis])
+        for axis in dict.fromkeys(row.axis for row in rows)
+        for opponent in rows[0].ranks
         if opponent != "M4V"
     )
 
 
-def _repaired(row: Row, subject: _Subject) -> Row:
-    (identity,) = subject.identities
-    check = _check(subject, identity, row, subject.half_units(row["source"]))
-    if not check.contradicts:
-        return row
-    best = _repairs(check, identity, row, subject, ())[0]
-    return {**row, best.column: f"{best.needed:.6f}"}
+def _repaired(row: RankRow) -> Mapping[str, str]:
+    if not row.check.contradicts:
+        return row.ranks
+    best = row.repairs[0]
+    return {**row.ranks, best.column: f"{best.needed:.6f}"}
 
 
 def _preference(axis: str, opponent: str, rows: Sequence[Row]) -> Preference:

@@ -1,12 +1,13 @@
 """Clips to try the tool on: a camera moving over photographs that ship inside scikit-image.
 
-Two of the eight are spoiled on purpose (flicker; blur and noise), so that the table has something to tell.
+Two of the eight are spoiled on purpose (flicker; blur and noise), so that the table has something to tell. For a human
+study there are two more "models", which answer the same prompts with softer and with jerkier clips.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import skimage.data
 from PIL import Image, ImageFilter
 
 from evalkit.encode import write_video
+from evalkit.errors import unknown
 from evalkit.files import write_atomically
 from evalkit.types import Array, Frames
 
@@ -119,12 +121,31 @@ SCENES = (
 )
 
 
-def make_clips(folder: Path) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a made-up model films: how far its lens blurs, and for how many frames each picture stands."""
+
+    blur: float = 0.0
+    hold: int = 1
+
+
+LOOKS: Mapping[str, Look] = {"sharp": Look(), "soft": Look(blur=1.6), "jerky": Look(hold=6)}
+"""Models to compare in a study: the clips as they are, out of focus, and with every sixth picture only."""
+
+
+def make_clips(folder: Path, look: str = "sharp") -> list[Path]:
     """Write the eight clips (H.264, 33 frames of 320x240), `manifest.jsonl` and `prompts.jsonl` into `folder`.
 
+    Args:
+        folder: where they go.
+        look: the model that answers, one of `LOOKS`.
+
     Raises:
+        UserError: no such look.
         RunFailed: the folder cannot be written.
     """
+    if look not in LOOKS:
+        raise unknown("look", look, LOOKS)
     lines = [
         {"file": f"{scene.id}.mp4", "prompt_id": scene.id, "prompt": scene.prompt, "seed": SEED} for scene in SCENES
     ]
@@ -132,16 +153,19 @@ def make_clips(folder: Path) -> list[Path]:
     write_atomically(folder / "prompts.jsonl", _jsonl([{"id": scene.id, "text": scene.prompt} for scene in SCENES]))
     paths = [folder / f"{scene.id}.mp4" for scene in SCENES]
     for scene, path in zip(SCENES, paths, strict=True):
-        write_video(path, shoot(scene), FPS)
+        write_video(path, shoot(scene, LOOKS[look]), FPS)
     return paths
 
 
-def shoot(scene: Scene) -> Iterator[Frames]:
+def shoot(scene: Scene, look: Look = LOOKS["sharp"]) -> Iterator[Frames]:
     """Film one scene: frames `(H, W, 3)`; the same every time."""
     photograph = Image.fromarray(_photograph(scene.photograph))
     rng = np.random.default_rng(SEED)
     for t in range(N_FRAMES):
-        picture = photograph.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, _box(scene, photograph, t))
+        box = _box(scene, photograph, t - t % look.hold)
+        picture = photograph.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box)
+        if look.blur:
+            picture = picture.filter(ImageFilter.GaussianBlur(look.blur))
         yield np.asarray(scene.spoil(picture, t, rng) if scene.spoil else picture)
 
 

@@ -17,9 +17,22 @@ from evalkit.types import Frames
 # x264's macroblock tree varies from run to run on AVX-512 machines; without it the same frames give the same file.
 _SAME_BYTES = {"threads": "1", "x264-params": "mbtree=0"}
 
+_BT709, _BT601 = 1, 6
+"""ITU-T H.273. RGB is encoded with the BT.601 matrix; players take untagged HD video for BT.709 and shift its
+colours."""
 
-def write_video(path: Path, frames: Iterable[Frames], fps: int | Fraction, *, crf: int = 23) -> None:
+
+def write_video(
+    path: Path, frames: Iterable[Frames], fps: int | Fraction, *, crf: int = 23, for_browsers: bool = False
+) -> None:
     """Encode frames `(H, W, 3)` of one size, even in both directions, and move the file into place when it is whole.
+
+    Args:
+        path: the file.
+        frames: RGB.
+        fps: frames per second.
+        crf: x264's constant rate factor; lower is better and larger.
+        for_browsers: name the colour matrix, and put the index first so that playing starts before all has arrived.
 
     Raises:
         RunFailed: the folder cannot be written or the disk is full.
@@ -30,7 +43,7 @@ def write_video(path: Path, frames: Iterable[Frames], fps: int | Fraction, *, cr
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".mp4")
         os.close(handle)
         try:
-            _encode(Path(name), frames, fps, crf)
+            _encode(Path(name), frames, fps, crf, for_browsers)
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -44,9 +57,12 @@ def write_video(path: Path, frames: Iterable[Frames], fps: int | Fraction, *, cr
         ) from e
 
 
-def _encode(path: Path, frames: Iterable[Frames], fps: int | Fraction, crf: int) -> None:
-    with av.open(str(path), "w") as container:
+def _encode(path: Path, frames: Iterable[Frames], fps: int | Fraction, crf: int, for_browsers: bool) -> None:
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if for_browsers else {}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": str(crf), **_SAME_BYTES})
+        if for_browsers:
+            context = stream.codec_context
+            context.colorspace, context.color_primaries, context.color_trc = _BT601, _BT709, _BT709
         n = 0
         for n, frame_HWC in enumerate(frames, 1):
             if n == 1:

@@ -26,6 +26,7 @@ import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -128,6 +129,24 @@ def read_frames(path: Path, indices: Sequence[int]) -> Frames:
                 found[piece.start] = piece.frames_THWC[0]
     frames = [found[index] for index in indices]
     return np.stack(frames) if frames else np.empty((0, info.height, info.width, 3), np.uint8)
+
+
+def varies_in_rate(path: Path) -> bool:
+    """Whether frames are shown for unequal times, by more than a tick of the container's clock either way.
+
+    Raises:
+        VideoError: the file is no video.
+    """
+    if path.suffix.lower() in PILLOW_SUFFIXES:
+        with _opened_image(path) as image:
+            return len({frame.info.get("duration") for frame in ImageSequence.Iterator(image)}) > 1
+    with _opened(path) as (container, stream):
+        try:
+            times = sorted(p.pts for p in container.demux(stream) if p.size and not p.is_discard and p.pts is not None)
+        except av.FFmpegError as e:
+            raise VideoError(path, f"damaged ({e.strerror})") from e
+    gaps = [after - before for before, after in pairwise(times)]
+    return bool(gaps) and max(gaps) - min(gaps) > 2
 
 
 # --- containers -------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ LAYERS = (
     {"job", "reference", "score_table", "workload"},
     {"ablation", "audit", "comparability", "compare", "identify"},
     {"summary"},
-    {"adjacency", "distribution", "flops", "generation", "official_results", "scoring_pass", "subset_study"},
+    {"adjacency", "distribution", "flops", "generation", "official_results", "scoring_pass", "study", "subset_study"},
     {"flickering"},
     {"ablation_record", "cost_record", "latency"},
     {"report"},

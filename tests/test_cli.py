@@ -27,6 +27,7 @@ COMMANDS = (
     "reference",
     "report",
     "score",
+    "study",
     "subset-study",
     "vbench",
     "vbench-i2v",

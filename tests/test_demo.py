@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evalkit.demo import SCENES, make_clips, shoot
+from evalkit.demo import LOOKS, SCENES, Scene, make_clips, shoot
+from evalkit.errors import UserError
 from evalkit.video import probe, read_frames
 
 
@@ -54,3 +56,18 @@ def test_every_prompt_names_a_colour_or_light_and_a_motion() -> None:
         words = set(scene.prompt.lower().replace(",", "").rstrip(".").split())
         assert words & {"orange", "red", "green", "white", "blue", "black", "bright", "dark"}
         assert words & {"zooms", "pans", "tilts", "still"}
+
+
+@pytest.mark.parametrize("scene", SCENES[:3], ids=lambda scene: scene.id)
+def test_other_models_are_softer_or_jerkier(scene: Scene) -> None:
+    sharp, soft, jerky = (np.stack(list(shoot(scene, look))).astype(float) for look in LOOKS.values())
+    assert np.abs(np.diff(soft, axis=2)).mean() < 0.8 * np.abs(np.diff(sharp, axis=2)).mean()
+    stands = [bool((a == b).all()) for a, b in itertools.pairwise(jerky)]
+    assert stands == [t % 6 != 0 for t in range(1, len(jerky))]
+    assert (jerky[::6] == sharp[::6]).all()
+
+
+def test_an_unknown_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Did you mean sharp"):
+        make_clips(tmp_path / "clips", "shap")
+    assert not (tmp_path / "clips").exists()

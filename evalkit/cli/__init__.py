@@ -7,12 +7,14 @@ input; 3 done, but something could not be scored (listed).
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from evalkit.errors import UserError
 
@@ -39,7 +41,18 @@ def build_app() -> typer.Typer:
         module = importlib.import_module(f"{__name__}.{info.name}")
         if hasattr(module, "register"):
             module.register(app)
+    _let_help_flow(app)
     return app
+
+
+def _let_help_flow(app: typer.Typer) -> None:
+    """Join the lines of each paragraph of the commands' docstrings: rich would keep the breaks of the source."""
+    for command in app.registered_commands:
+        paragraphs = inspect.cleandoc(inspect.getdoc(command.callback) or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(paragraph.split("\n")) for paragraph in paragraphs)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _let_help_flow(group.typer_instance)
 
 
 def main() -> None:
@@ -47,8 +60,8 @@ def main() -> None:
     try:
         build_app()()
     except UserError as e:
-        err.print(f"[bold red]error:[/bold red] {e.what}", highlight=False, soft_wrap=True)
-        err.print(f"       {e.remedy}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/bold red] {escape(e.what)}", highlight=False, soft_wrap=True)
+        err.print(f"       {e.remedy}", highlight=False, soft_wrap=True, markup=False)
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
         err.print("\ninterrupted: finished results are kept; run the same command again to go on.")

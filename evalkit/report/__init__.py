@@ -9,10 +9,11 @@ from evalkit.report.ablation_view import Row, ShownAblation, ShownVariant
 from evalkit.report.format import count, moment, percent, points, title
 from evalkit.report.page import Page, Section, compose, compose_ablation, render, render_ablation, sections
 from evalkit.report.quality import Quality, headline, quality_of, undominated
-from evalkit.report.sources import load, write_page
+from evalkit.report.sources import HumanStudy, load, write_page
 from evalkit.report.view import ShownCost, ShownRun, Video, extremes
 
 __all__ = [
+    "HumanStudy",
     "Page",
     "Quality",
     "Row",

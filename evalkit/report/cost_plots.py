@@ -147,7 +147,7 @@ def _with_room(ax: Axes, ticks: Sequence[float], names: Sequence[str]) -> tuple[
     kept: list[tuple[float, str]] = []
     taken = -math.inf
     for tick, name in zip(ticks, names, strict=True):
-        middle, half = _to_pixels(ax, tick, 1)[0], text_size(name)[0] / 2
+        middle, half = to_pixels(ax, tick, 1)[0], text_size(name)[0] / 2
         if middle - half > taken:
             kept.append((tick, name))
             taken = middle + half + 4
@@ -238,7 +238,7 @@ def _sweep_axes(ax: Axes, points: Sequence[tuple[float, float]], found: Sweep) -
     ax.set_ylabel("mixers, TFLOPs", color=svg.MUTED)
 
 
-def _to_pixels(ax: Axes, x: float, y: float) -> tuple[float, float]:
+def to_pixels(ax: Axes, x: float, y: float) -> tuple[float, float]:
     """From data to pixels from the top left of the figure."""
     across, up = ax.transData.transform((x, y))
     return float(across), float(_height(ax) - up)
@@ -268,13 +268,13 @@ def _write(ax: Axes, text: str, box: Box) -> None:
 def name_lines(ax: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], right: int) -> None:
     """Names at the right ends of the lines, moved apart where lines end together."""
     bounds = _bounds(ax)
-    ends = [_to_pixels(ax, *line[-1])[1] for line in lines.values()]
+    ends = [to_pixels(ax, *line[-1])[1] for line in lines.values()]
     wrapped = [fold(name, max(6, int((right - 20) / CHARACTER))) for name in lines]
     gap = max(text_size(text)[1] for text in wrapped)
     for text, end, y in zip(
         wrapped, lines.values(), spread(ends, gap, bounds.top + gap / 2, bounds.bottom - gap / 2), strict=True
     ):
-        x = _to_pixels(ax, *end[-1])[0] + 9
+        x = to_pixels(ax, *end[-1])[0] + 9
         _write(ax, text, Box(x, y - LINE / 2, x, y + LINE / 2))
 
 
@@ -284,14 +284,14 @@ def _mark_crossing(
     ax.plot(*point, "o", markersize=12, markerfacecolor="none", markeredgecolor=svg.INK, markeredgewidth=1.6)
     frames = "" if crossing.frames is None else f"\n({crossing.frames:,.0f} frames)"
     text = f"{crossing.a} = {crossing.b}\nat {crossing.tokens:,.0f} tokens{frames}"
-    obstacles = [around(*_to_pixels(ax, *point), 8), *(box for line in lines for box in _covered(ax, line))]
-    place = _to_pixels(ax, *point)
+    obstacles = [around(*to_pixels(ax, *point), 8), *(box for line in lines for box in _covered(ax, line))]
+    place = to_pixels(ax, *point)
     _write_beside(ax, text, place_labels([place], [text], obstacles, _bounds(ax))[0], place)
 
 
 def _covered(ax: Axes, line: Sequence[tuple[float, float]]) -> list[Box]:
     """Small boxes along a line."""
-    pixels = [_to_pixels(ax, *point) for point in line]
+    pixels = [to_pixels(ax, *point) for point in line]
     return [
         around(x0 + (x1 - x0) * k / 24, y0 + (y1 - y0) * k / 24, 5)
         for (x0, y0), (x1, y1) in pairwise(pixels)
@@ -333,15 +333,19 @@ def _tradeoff_axes(ax: Axes, points: Sequence[Point], quality: str) -> None:
 
 def _name_points(ax: Axes, points: Sequence[Point]) -> None:
     """Names beside the points, with a thin line where there was no room next to one."""
-    at = [_to_pixels(ax, point.cost, point.quality) for point in points]
+    at = [to_pixels(ax, point.cost, point.quality) for point in points]
     obstacles = [around(x, y, 10) for x, y in at]
     for point in points:
         if point.ci95 is not None:
-            (x, low), (_, high) = (_to_pixels(ax, point.cost, end) for end in point.ci95)
+            (x, low), (_, high) = (to_pixels(ax, point.cost, end) for end in point.ci95)
             obstacles.append(Box(x - 6, high - 2, x + 6, low + 2))
-    texts = [textwrap.shorten(point.label, 36, placeholder="…") for point in points]
-    for (x, y), text, box in zip(at, texts, place_labels(at, texts, obstacles, _bounds(ax)), strict=True):
-        _write_beside(ax, text, box, (x, y))
+    write_names(ax, at, [textwrap.shorten(point.label, 36, placeholder="…") for point in points], obstacles)
+
+
+def write_names(ax: Axes, at: Sequence[tuple[float, float]], names: Sequence[str], obstacles: Sequence[Box]) -> None:
+    """Names of points beside them, in pixels; see `place_labels`."""
+    for point, name, box in zip(at, names, place_labels(at, names, obstacles, _bounds(ax)), strict=True):
+        _write_beside(ax, name, box, point)
 
 
 def _write_beside(ax: Axes, text: str, box: Box, point: tuple[float, float]) -> None:

@@ -6,8 +6,8 @@ import base64
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from evalkit.records import RunRecord
 from evalkit.report import format as formats
 from evalkit.report.ablation_view import Row, ShownAblation, sample_rows, show_ablation
 from evalkit.report.media import Media, gather
+from evalkit.report.study_view import ShownStudy
 from evalkit.report.view import ShownCost, ShownRun, Video, all_dimensions, extremes, list_videos, place
 from evalkit.resources import resource
 
@@ -57,13 +58,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a section can see: the scored runs, their videos and media, the recorded costs, and the templates."""
+    """What a section can see: the scored runs, their videos and media, costs, a human study, and the templates."""
 
     runs: tuple[ShownRun, ...]
     videos: tuple[Video, ...]
     path: Path
     costs: tuple[ShownCost, ...] = ()
     ablation: ShownAblation | None = None
+    study: ShownStudy | None = None
 
     @property
     def title(self) -> str:
@@ -117,6 +119,17 @@ class Page:
         return Markup(_templates().get_template(template).render(page=self, **values))
 
 
+@dataclass(frozen=True)
+class HeadedPage(Page):
+    """A page without runs of its own, under a heading."""
+
+    heading: str = ""
+
+    @property
+    def title(self) -> str:
+        return self.heading
+
+
 @cache
 def _templates() -> Environment:
     folder = FileSystemLoader(resource("reports") / "templates")
@@ -168,13 +181,15 @@ def sections() -> tuple[Section, ...]:
     return tuple(sorted(found, key=lambda section: section.order))
 
 
-def compose(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord] = ()) -> str:
+def compose(
+    runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord] = (), study: ShownStudy | None = None
+) -> str:
     """Return the HTML of the page that will be written to `path` (links are relative to it).
 
     Raises:
         UserError: neither run nor cost, or runs of different profiles.
     """
-    return _html(_page(runs, path, costs))
+    return _html(_page(runs, path, costs, study))
 
 
 def compose_ablation(directory: Path, path: Path) -> str:
@@ -187,10 +202,29 @@ def compose_ablation(directory: Path, path: Path) -> str:
     return _html(Page(shown.runs, list_videos(shown.runs), path, ablation=shown))
 
 
+Part = tuple[str, str, Mapping[str, Any]]
+"""A section of a page that is made in one place: its title, its template, and what that is filled with."""
+
+
+def compose_parts(heading: str, path: Path, parts: Iterable[Part]) -> str:
+    """Return the HTML of a page without runs that will be written to `path`."""
+    page = HeadedPage((), (), path, heading=heading)
+    return _filled(
+        page,
+        [
+            (Section(title, order, lambda _: None), page.fill(template, **values))
+            for order, (title, template, values) in enumerate(parts)
+        ],
+    )
+
+
 def _html(page: Page) -> str:
     possible = [section for section in sections() if _belongs(section, page)]
     filled = [(section, section.body(page)) for section in possible]
-    shown = [(section, body) for section, body in filled if body is not None]
+    return _filled(page, [(section, body) for section, body in filled if body is not None])
+
+
+def _filled(page: Page, shown: Sequence[tuple[Section, Markup]]) -> str:
     style, script = (_inline(name) for name in ("page.css", "page.js"))
     return str(
         page.fill(
@@ -203,16 +237,19 @@ def _belongs(section: Section, page: Page) -> bool:
     return section.of_ablation if page.ablation is not None else bool(page.runs) or not section.reads_scores
 
 
-def render(runs: Sequence[RunRecord], out: Path, costs: Sequence[CostRecord] = ()) -> None:
+def render(
+    runs: Sequence[RunRecord], out: Path, costs: Sequence[CostRecord] = (), study: ShownStudy | None = None
+) -> None:
     """Write the page of one run, or of several side by side, as one HTML file.
 
-    The same run directories give the same bytes. `costs` belong to the runs of the same directories, or stand alone.
+    The same run directories give the same bytes. `costs` belong to the runs of the same directories, or stand alone;
+    `study` is a human study of the runs' videos.
 
     Raises:
         UserError: neither run nor cost, or runs of different profiles.
         RunFailed: the file cannot be written.
     """
-    write_atomically(out, compose(runs, out, costs).encode("utf-8", "replace"))
+    write_atomically(out, compose(runs, out, costs, study).encode("utf-8", "replace"))
 
 
 def render_ablation(directory: Path, out: Path) -> None:
@@ -225,7 +262,7 @@ def render_ablation(directory: Path, out: Path) -> None:
     write_atomically(out, compose_ablation(directory, out).encode("utf-8", "replace"))
 
 
-def _page(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord]) -> Page:
+def _page(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord], study: ShownStudy | None = None) -> Page:
     if not (runs or costs):
         raise UserError("There is no run to report.", "Give the directory of at least one finished run.")
     profiles = {run.summary["profile"] for run in runs}
@@ -236,7 +273,17 @@ def _page(runs: Sequence[RunRecord], path: Path, costs: Sequence[CostRecord]) ->
             "Make one page for each profile.",
         )
     shown, shown_costs = place(runs, costs)
-    return Page(shown, list_videos(shown), path, shown_costs)
+    return Page(shown, list_videos(shown), path, shown_costs, study=_coloured(study, shown))
+
+
+def _coloured(study: ShownStudy | None, runs: Sequence[ShownRun]) -> ShownStudy | None:
+    """A study whose models have the colours of their runs."""
+    if study is None or study.people is None:
+        return study
+    by_path = {str(run.record.path): run.series for run in runs}
+    return replace(
+        study, colours={model: by_path[path] for model, path in study.people.runs.items() if path in by_path}
+    )
 
 
 def _inline(name: str) -> Markup:

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from evalkit.files import write_atomically
 from evalkit.report import subset_plots
-from evalkit.report.page import Page, Section, _data, _inline, _policy
+from evalkit.report.page import Part, compose_parts
 from evalkit.subset_study import PublishedStudy, Study, label, verdict
 from evalkit.subset_study.findings import TargetStudy
 from evalkit.subset_study.words import PUBLISHED_LIMITS, limits, published_verdict
-
-
-@dataclass(frozen=True)
-class StudyPage(Page):
-    """A page without runs of its own, under a heading."""
-
-    heading: str = ""
-
-    @property
-    def title(self) -> str:
-        return self.heading
 
 
 def render_subset_study(study: Study | PublishedStudy, out: Path) -> None:
@@ -40,21 +27,12 @@ def render_subset_study(study: Study | PublishedStudy, out: Path) -> None:
 def compose_subset_study(study: Study | PublishedStudy, path: Path) -> str:
     """Return the HTML of the page that will be written to `path`."""
     if isinstance(study, PublishedStudy):
-        page = StudyPage((), (), path, heading="Published custom against official scores")
-        parts = _published_parts(study)
+        heading, parts = "Published custom against official scores", _published_parts(study)
     else:
-        page = StudyPage((), (), path, heading=_heading(study))
-        parts = _parts(study)
-    sections = [
-        (Section(title, order, lambda _: None), page.fill(template, label=label, **values))
-        for order, (title, template, values) in enumerate(parts)
-    ]
-    style, script = _inline("page.css"), _inline("page.js")
-    policy = _policy(style, script)
-    return str(page.fill("page.html", sections=sections, style=style, script=script, policy=policy, data=_data(page)))
-
-
-Part = tuple[str, str, Mapping[str, Any]]
+        heading, parts = _heading(study), _parts(study)
+    return compose_parts(
+        heading, path, ((title, template, {"label": label, **values}) for title, template, values in parts)
+    )
 
 
 def _heading(study: Study) -> str:

@@ -1,0 +1,1 @@
+"""The human study: blind ranking from planning to figures."""
