@@ -34,16 +34,26 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *self.options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
         )
+        try:
+            self.port = self._announced()
+        except BaseException:
+            self.process.kill()
+            self.process.communicate()
+            raise
+        return self
+
+    def _announced(self) -> int:
+        """Wait until it says where it listens; returns the port."""
+        assert self.process is not None
         assert self.process.stdout is not None
         self.said = ""
         while "Admin:" not in self.said:
             line = self.process.stdout.readline()
-            assert line, f"the server ended: {self.said} {self.process.communicate()}"
+            assert line, f"the server ended: {self.said}"
             self.said += line
         found = re.search(r" on http://\S+:(\d+) ", self.said)
         assert found is not None, self.said
-        self.port = int(found[1])
-        return self
+        return int(found[1])
 
     def end(self, how: signal.Signals = signal.SIGINT) -> tuple[int, str]:
         """End it; returns its exit code and what it still said."""

@@ -24,19 +24,25 @@ from tests.served_study import PROMPTS, Kit, link, write_study
 from tests.study_server import Server, serving
 from tests.test_report_browser import CONTRASTS
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("study-browser")]
 
 WAIT_S = 15
 NAMES = [axis.name for axis in AXES]
 KINDS = ("vote", "identical", "degraded")
-KIT = Kit(n_models=4, n_raters=12, kinds=KINDS, size=(96, 54))
+KIT = Kit(n_models=4, n_raters=14, kinds=KINDS, size=(96, 54))
+FINISHED = "r014"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A study of three screens, each with four clips to rank; each test has a rater of its own."""
+    """A study of three screens, each with four clips to rank; tests that vote have raters of their own."""
     study = tmp_path_factory.mktemp("served") / "study"
-    write_study(study, KIT)
+    votes = VoteStore(study / VOTES).open(write_study(study, KIT))
+    for screen in range(len(KINDS)):
+        for axis in NAMES:
+            votes.cast(FINISHED, screen, axis, (1, 2, 3, 4), key=f"{screen} {axis}")
+        votes.finish(FINISHED, screen, NAMES, key=f"{screen}")
+    votes.close()
     with serving(study) as running:
         yield running
 
@@ -141,6 +147,7 @@ def ranks(order: str) -> tuple[int, ...]:
 def drag(browser: Chrome, card: WebElement, target: WebElement) -> None:
     still = "return document.getAnimations().every((animation) => animation.playState === 'finished')"
     WebDriverWait(browser, WAIT_S, poll_frequency=0.02).until(lambda _: browser.execute_script(still))
+    browser.execute_script("arguments[0].closest('.question').scrollIntoView({block: 'center'})", card)
     ActionChains(browser, duration=20).click_and_hold(card).move_to_element(target).release().perform()
 
 
@@ -621,7 +628,11 @@ def test_another_persons_link_in_a_second_tab(page: Page, server: Server) -> Non
     assert page.stored("r012") == {}
     assert page.stored("r004") == before
     complaints(page.browser)  # the refusal itself
-    page.open("r012", 0)
+    page.browser.switch_to.new_window("tab")
+    page.open("r012")
+    page.browser.close()
+    page.browser.switch_to.window(first)
+    page.js("window.dispatchEvent(new Event('focus'))")
     page.saved()
     assert page.stored("r012") == {(0, NAMES[0]): (ranks("ABCD"), 1)}, "the answer was kept for its own rater"
 
@@ -654,7 +665,7 @@ def test_a_link_from_another_site(page: Page, server: Server) -> None:
 
 
 def test_prompts_of_all_kinds(page: Page) -> None:
-    page.open("r012", 0)
+    page.open("r013", 0)
     for screen, prompt in enumerate(list(PROMPTS.values())[: len(KINDS)]):
         page.at(f"/screen/{screen}")
         shown = page.find("#prompt")
@@ -662,6 +673,7 @@ def test_prompts_of_all_kinds(page: Page) -> None:
         direction = "rtl" if screen == 1 else "ltr"
         assert page.js("return getComputedStyle(arguments[0]).direction", shown) == direction
         assert shown.size["height"] < 150, "a very long prompt scrolls within itself"
+        assert shown.get_attribute("tabindex") == ("0" if len(prompt) > 1000 else None), "and by keys"
         assert horizontal_overflow(page.browser) == 0
         if screen < len(KINDS) - 1:
             for axis in NAMES:
@@ -674,7 +686,7 @@ def test_prompts_of_all_kinds(page: Page) -> None:
 @pytest.mark.parametrize("size", [(360, 740), (740, 360), (820, 1180)], ids=["phone", "lying", "tablet"])
 def test_it_fits_and_can_be_dragged_by_finger(server: Server, size: tuple[int, int]) -> None:
     with chromium(*size, touch=True) as browser:
-        page = Page(browser, server).open("r001")
+        page = Page(browser, server).open(FINISHED)
         for path in ("/intro", "/screen/0", "/screen/1", "/finish", "/nothing"):
             page.go(path)
             assert page.js("return innerWidth") == size[0]
@@ -685,7 +697,7 @@ def test_it_fits_and_can_be_dragged_by_finger(server: Server, size: tuple[int, i
         last = page.card(axis, order[3])
         page.js("arguments[0].scrollIntoView({block: 'center'})", last)
         swipe(browser, last, page.find(f"[data-axis='{axis}'] .place"))
-        page.wait(lambda: page.order(axis) == order[3] + order[:3], f"{order} became {page.order(axis)}")
+        page.wait(lambda: page.order(axis) == order[3] + order[:3], "the card does not follow the finger")
         assert page.js("return getComputedStyle(arguments[0]).touchAction", last) == "none"
         page.saved()
         page.browser.find_elements(By.CSS_SELECTOR, ".enlarge")[1].click()
@@ -717,7 +729,7 @@ MIDDLE = "const r = arguments[0].getBoundingClientRect(); return [r.left + r.wid
 def test_contrast_meets_wcag_aa_in_both_themes(server: Server, dark: bool) -> None:
     """At least 4.5 : 1 for every visible text (WCAG 2.2, success criterion 1.4.3); disabled buttons are exempt."""
     with chromium(dark=dark) as browser:
-        page = Page(browser, server).open("r002")
+        page = Page(browser, server).open(FINISHED)
         for path in ("/intro", "/screen/0", "/finish"):
             page.go(path)
             found = page.js(CONTRASTS)
@@ -731,7 +743,7 @@ def test_contrast_meets_wcag_aa_in_both_themes(server: Server, dark: bool) -> No
 
 
 def test_the_accessibility_tree_names_everything(page: Page) -> None:
-    page.open("r012", 0)
+    page.open("r013", 0)
     nodes = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     named = [
         (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")

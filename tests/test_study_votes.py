@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from evalkit.errors import RunFailed, UserError
 from evalkit.study.answers import answer_fault
 from evalkit.study.plan_file import save_plan
+from evalkit.study.submissions import SubmissionRefused
 from evalkit.study.types import Plan
-from evalkit.study.votes import Progress, SubmissionRefused, VoteStore
+from evalkit.study.votes import Progress, VoteStore
 from tests.served_study import Kit, make_plan
 
 ROOT = Path(__file__).parent.parent
@@ -451,6 +452,22 @@ def test_faults_have_words() -> None:
     assert "-2 to 2" in (answer_fault("likert5", True, 2, (1, 1)) or "")
     assert [answer_fault("likert5", False, 2, (level,)) for level in range(-2, 3)] == [None] * 5
     assert [answer_fault("pairwise", False, 2, (level,)) for level in range(-1, 2)] == [None] * 3
+
+
+def test_the_load_benchmark_would_see_a_lost_answer(store: VoteStore) -> None:
+    from benchmarks.study_load import Load, check
+
+    load = Load()
+    for n in range(3):
+        store.cast("r001", n, AXES[0], (1, 2, 3), key=f"key-{n}")
+        load.acknowledged["r001", f"key-{n}"] = ("r001", n, AXES[0], "[1, 2, 3]")
+    assert check(store.path, load) == 3
+    load.acknowledged["r001", "key-3"] = ("r001", 3, AXES[0], "[1, 2, 3]")
+    with pytest.raises(AssertionError, match="1 acknowledged answers are not stored"):
+        check(store.path, load)
+    del load.acknowledged["r001", "key-3"], load.acknowledged["r001", "key-0"]
+    with pytest.raises(AssertionError, match="nobody got acknowledged"):
+        check(store.path, load)
 
 
 def test_the_log_is_json(store: VoteStore) -> None:

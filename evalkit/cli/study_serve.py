@@ -72,6 +72,7 @@ def serve(
 def _serve(study: Path, options: Options, listener: socket.socket) -> None:
     import uvicorn
 
+    from evalkit.study.plan_file import VOTES
     from evalkit.study.web import build_app
 
     app = build_app(study, options)
@@ -92,7 +93,7 @@ def _serve(study: Path, options: Options, listener: socket.socket) -> None:
         pass  # how one ends it
     finally:
         app.state.served.store.close()
-    out.print(f"Stopped. The votes are in {study / 'votes.sqlite'}.", highlight=False, soft_wrap=True)
+    out.print(f"Stopped. The votes are in {study / VOTES}.", highlight=False, soft_wrap=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

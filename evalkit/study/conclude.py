@@ -22,7 +22,7 @@ WORTH_SAYING = 0.05
 
 
 def conclude(ballots: Ballots, *, seed: int = 0, n_resamples: int = 1000) -> StudyResult:
-    """All figures of a study of raters' votes; they do not depend on the order of the votes.
+    """All figures of a study of raters' votes; they do not depend on the order of votes and models.
 
     Args:
         ballots: the votes that count.
@@ -48,7 +48,8 @@ def _axis(axis: str, votes: Sequence[Vote], ballots: Ballots, n_resamples: int, 
     if not votes:
         nothing = tuple(Standing(model, 0, None, None, None, None) for model in ballots.models)
         return AxisResult(axis, 0, 0, 0, nothing, (), notes=("No vote counts on this axis.",))
-    sample = draw(votes, ballots.models, ballots.protocol, ballots.ties, n_resamples=n_resamples, seed=seed)
+    models = sorted(ballots.models)  # so that the resamples do not depend on who is named first
+    sample = draw(votes, models, ballots.protocol, ballots.ties, n_resamples=n_resamples, seed=seed)
     placed, tie_log_odds, standing_notes = standings(sample)
     fought, duel_notes = duels(sample, [standing.model for standing in placed])
     ranked = ballots.protocol == "rank"

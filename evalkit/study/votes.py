@@ -7,16 +7,14 @@ recognised and not stored twice. Each further answer to the same question is a n
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import UserError
 from evalkit.study import vote_file
-from evalkit.study.group_commit import GroupCommit, Refused
+from evalkit.study.group_commit import GroupCommit
+from evalkit.study.submissions import AnswerGiven, Receipt, ScreenDone
 from evalkit.study.types import Answer, CastAnswer, Plan
 
 NEWEST = """
@@ -25,23 +23,6 @@ FROM answers
 JOIN (SELECT rater, screen, axis, max(revision) AS revision FROM answers {where} GROUP BY rater, screen, axis)
 USING (rater, screen, axis, revision) ORDER BY rater, screen, id
 """
-
-
-class SubmissionRefused(UserError, Refused):
-    """A submission that contradicts what is stored; nothing of it was stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What has become of a submission.
-
-    Args:
-        revision: of the answer, from 1; of a finished screen, how often it was finished.
-        repeated: whether it had been stored before.
-    """
-
-    revision: int
-    repeated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,32 +76,7 @@ class VoteStore:
             RunFailed: the disk is full or the file cannot be written.
             SubmissionRefused: the key has been used for another answer, or nobody planned such a rater.
         """
-        text = json.dumps(answer)
-
-        def store(db: sqlite3.Connection) -> Receipt:
-            stored = db.execute(
-                "SELECT screen, axis, answer, revision FROM answers WHERE rater = ? AND key = ?", (rater, key)
-            ).fetchone()
-            if stored:
-                if stored[:3] != (screen, axis, text):
-                    raise _used_key()
-                return Receipt(stored[3], repeated=True)
-            _check_rater(db, rater)
-            revision = (
-                1
-                + db.execute(
-                    "SELECT coalesce(max(revision), 0) FROM answers WHERE rater = ? AND screen = ? AND axis = ?",
-                    (rater, screen, axis),
-                ).fetchone()[0]
-            )
-            db.execute(
-                "INSERT INTO answers (rater, key, screen, axis, revision, answer, seconds, cast_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (rater, key, screen, axis, revision, text, seconds, _now()),
-            )
-            return Receipt(revision, repeated=False)
-
-        return self._writing(store)
+        return self._writing(AnswerGiven(rater, screen, axis, answer, key, seconds))
 
     def finish(
         self, rater: str, screen: int, axes: Collection[str], *, key: str, seconds: float | None = None
@@ -138,33 +94,12 @@ class VoteStore:
             RunFailed: the disk is full or the file cannot be written.
             SubmissionRefused: a question is without an answer, or the key has been used for another screen.
         """
+        return self._writing(ScreenDone(rater, screen, frozenset(axes), key, seconds))
 
-        def store(db: sqlite3.Connection) -> Receipt:
-            _check_rater(db, rater)
-            times = db.execute("SELECT key, screen FROM completions WHERE rater = ?", (rater,)).fetchall()
-            n_done = sum(done == screen for _, done in times)
-            if (key, screen) in times:
-                return Receipt(n_done, repeated=True)
-            if any(used == key for used, _ in times):
-                raise _used_key()
-            answered = db.execute("SELECT DISTINCT axis FROM answers WHERE rater = ? AND screen = ?", (rater, screen))
-            missing = set(axes) - {axis for (axis,) in answered}
-            if missing:
-                raise SubmissionRefused(
-                    f"Without an answer so far: {', '.join(sorted(missing))}.", "Answer every question of the screen."
-                )
-            db.execute(
-                "INSERT INTO completions (rater, key, screen, seconds, done_at) VALUES (?, ?, ?, ?, ?)",
-                (rater, key, screen, seconds, _now()),
-            )
-            return Receipt(n_done + 1, repeated=False)
-
-        return self._writing(store)
-
-    def _writing(self, work: Callable[[sqlite3.Connection], Receipt]) -> Receipt:
+    def _writing(self, submission: AnswerGiven | ScreenDone) -> Receipt:
         assert self._group is not None, "open the store before casting"
         with vote_file.explained(self.path):
-            return self._group.run(work)
+            return self._group.run(submission.store)
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -257,16 +192,3 @@ class VoteStore:
 
 def _begun(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0  # the file is empty for a moment while it is made
-
-
-def _check_rater(db: sqlite3.Connection, rater: str) -> None:
-    if not db.execute("SELECT count(*) FROM raters WHERE id = ?", (rater,)).fetchone()[0]:
-        raise SubmissionRefused("Nobody planned this rater.", "Use the personal links that the study came with.")
-
-
-def _used_key() -> SubmissionRefused:
-    return SubmissionRefused("This submission's key has been used for another one.", "Load the page again.")
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

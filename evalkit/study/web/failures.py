@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from evalkit.errors import RunFailed, UserError
-from evalkit.study.votes import SubmissionRefused
+from evalkit.study.submissions import SubmissionRefused
 from evalkit.study.web.pages import page
 
 log = logging.getLogger("m4v-eval.study")

@@ -135,8 +135,8 @@ class Pace:
 
 def _address(scope: Scope, trust_proxy: bool) -> str:
     """Where a request comes from; behind a proxy the last entry, which the proxy has added itself."""
-    forwarded = Headers(scope=scope).get("x-forwarded-for", "") if trust_proxy else ""
-    last = forwarded.rpartition(",")[2].strip()
+    forwarded = Headers(scope=scope).getlist("x-forwarded-for") if trust_proxy else []
+    last = ",".join(forwarded).rpartition(",")[2].strip()
     client = scope.get("client")
     return last if is_address(last) else (client[0] if client else "unknown")
 

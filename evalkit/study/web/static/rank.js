@@ -85,7 +85,7 @@ export class Ranking {
     return slot;
   }
 
-  #render() {
+  #render(gliding = false) {
     const before = new Map(this.cards.map((card) => [card, card.getBoundingClientRect()]));
     const focused = this.cards.find((card) => card === document.activeElement);
     const { ranks } = this.places;
@@ -96,7 +96,7 @@ export class Ranking {
     });
     this.root.classList.toggle("answered", this.places.complete);
     focused?.focus({ preventScroll: true });
-    if (!calm.matches) before.forEach((from, card) => glide(card, from));
+    if (gliding && !calm.matches) before.forEach((from, card) => glide(card, from));
   }
 
   #fill(slot, place, rank) {
@@ -133,7 +133,7 @@ export class Ranking {
     const left = this.places.unplaced.length;
     const where = place < 0 ? "has no place" : this.#spoken(place);
     const rest = left ? `${left} ${left === 1 ? "clip" : "clips"} left` : "all clips have a place";
-    this.#render();
+    this.#render(true);
     this.announce(`${this.title}: clip ${this.letters[clip]} ${where}; ${rest}.`);
     this.onChange();
   }

@@ -109,6 +109,8 @@ if (data.protocol === "rank") {
   });
 }
 wall.fit();
+const prompt = element("prompt");
+if (prompt.scrollHeight > prompt.clientHeight) prompt.tabIndex = 0; // so that keys can scroll it
 
 // ---- saving ----
 
@@ -145,13 +147,19 @@ next.addEventListener("click", () => {
 
 const OTHER = "Another personal link has been opened in this browser. Open your own link again to go on.";
 
-// Another tab may have answered meanwhile, or another rater may have opened a link.
+// Another tab may have answered meanwhile, or somebody may have opened another link, or the right one again.
 async function compare() {
-  if (document.hidden || !outbox.empty || leaving) return;
+  if (document.hidden || leaving) return;
   const { status, data: state } = await get(`/state/${data.screen}`).catch(() => ({}));
-  if (status === 401 || (status && state.pageToken !== data.pageToken && status !== 429 && status < 500)) outbox.stop(OTHER);
-  if (status !== 200 || !outbox.empty || outbox.state === "refused") return;
-  for (const [axis, answer] of Object.entries(state.answers)) {
+  if (!status || status === 429 || status >= 500) return;
+  const mine = status === 200 && state.pageToken === data.pageToken;
+  if (!mine) outbox.stop(OTHER);
+  else if (outbox.state === "refused") location.reload();
+  else if (outbox.empty) catchUp(state.answers);
+}
+
+function catchUp(answers) {
+  for (const [axis, answer] of Object.entries(answers)) {
     if (questions.has(axis) && stored.get(axis) !== JSON.stringify(answer)) show(axis, answer);
   }
   refresh();
