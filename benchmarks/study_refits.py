@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from evalkit.files import write_atomically
 from evalkit.provenance import git, hardware, packages
 from evalkit.stats import FloatArray
-from evalkit.study import bradley_terry, plackett_luce
-from evalkit.study.conclude import conclude
 from evalkit.study.simulate import Raters
+from evalkit.study.statistics import bradley_terry, plackett_luce
+from evalkit.study.statistics.conclude import conclude
 from evalkit.study.types import AXES, Ballots, Protocol, Screening, Vote
 
 RESULTS = Path(__file__).parent / "results"

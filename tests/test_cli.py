@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from evalkit.cli import build_app
 from tests.clips import gradient_frames, write_clip
 
 COMMANDS = (
@@ -72,7 +74,7 @@ def test_help_teaches() -> None:
         assert command in done.stdout
     assert "doctor" in done.stdout.split("Start with")[1]
     for command in COMMANDS:
-        assert cli(command, "--help").returncode == 0
+        assert CliRunner().invoke(build_app(), [command, "--help"]).exit_code == 0
 
 
 def test_a_whole_run(videos: Path, tmp_path: Path) -> None:

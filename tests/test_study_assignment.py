@@ -1,4 +1,4 @@
-"""Who judges what: the promises of `evalkit.study.assignment`, counted from outside; checks among the votes."""
+"""Who judges what: the promises of `study.planning.assignment`, counted from outside; checks among the votes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evalkit.study.assignment import Assignment, Item, Showing, assign, most_screens
-from evalkit.study.balance import balance
-from evalkit.study.designs import balanced_blocks, features, spread_out, williams
-from evalkit.study.planted import SPOILED_PER_MODEL, Planter, usable_checks
+from evalkit.study.planning.assignment import Assignment, Item, Showing, assign, most_screens
+from evalkit.study.planning.balance import balance
+from evalkit.study.planning.designs import balanced_blocks, features, spread_out, williams
+from evalkit.study.planning.planted import SPOILED_PER_MODEL, Planter, usable_checks
 from evalkit.study.types import AXES, Protocol
 
 often = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

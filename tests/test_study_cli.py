@@ -17,11 +17,11 @@ from typer.testing import CliRunner, Result
 from evalkit.cli import INCOMPLETE, build_app
 from evalkit.cli.study_tables import result_lines
 from evalkit.errors import UserError
-from evalkit.study.conclude import conclude
 from evalkit.study.forms import read_csv
-from evalkit.study.imported import IMPORT, load_import
+from evalkit.study.forms.imported import IMPORT, load_import
 from evalkit.study.plan_file import VOTES, save_plan
 from evalkit.study.record import from_json, to_json
+from evalkit.study.statistics.conclude import conclude
 from evalkit.study.types import AXES, Ballots
 from evalkit.study.votes import VoteStore
 from tests.test_cli import cli, refused

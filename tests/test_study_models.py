@@ -15,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import optimize, sparse
 from scipy.sparse import csgraph
 
-from evalkit.study import bradley_terry, dominance, plackett_luce
-from evalkit.study.newton import TOLERANCE, maximise
+from evalkit.study.statistics import bradley_terry, dominance, plackett_luce
+from evalkit.study.statistics.newton import TOLERANCE, maximise
 
 CHOIX = 1e-5
 """Largest difference of a log-strength from choix's, whose own stopping rule is about 1e-8."""

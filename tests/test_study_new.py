@@ -27,16 +27,16 @@ from evalkit.encode import write_video
 from evalkit.errors import RunFailed, UserError
 from evalkit.files import hash_file
 from evalkit.prompts import load_suite
-from evalkit.study import copying
-from evalkit.study.assignment import Item
 from evalkit.study.checks import failed
-from evalkit.study.clips import blind_copy, frame_rate, remarks, shown_size, spoiled
-from evalkit.study.growing import growing
-from evalkit.study.new import create
 from evalkit.study.plan_file import load_plan
-from evalkit.study.request import StudyRequest
+from evalkit.study.planning import copying
+from evalkit.study.planning.assignment import Item
+from evalkit.study.planning.clips import blind_copy, frame_rate, remarks, shown_size, spoiled
+from evalkit.study.planning.growing import growing
+from evalkit.study.planning.new import create
+from evalkit.study.planning.request import StudyRequest
+from evalkit.study.planning.video_sets import gather
 from evalkit.study.types import Plan
-from evalkit.study.video_sets import gather
 from evalkit.types import Frames, PromptSuite, VideoInfo
 from evalkit.video import VideoError, probe, read, varies_in_rate
 from tests.clips import gradient_frames, moving_scene, write_audio, write_clip, write_gif
@@ -524,7 +524,7 @@ def test_a_killed_run_leaves_no_study_and_its_copies_are_taken_up(
     """SIGKILL at the seventh copy, not at a time: a busy machine changes nothing."""
     videos = models(tmp_path)
     script = (
-        "import os, signal; from evalkit.study import copying; from evalkit.cli import main;"
+        "import os, signal; from evalkit.study.planning import copying; from evalkit.cli import main;"
         "copying._WORKERS = 1; copy, copied = copying.blind_copy, [];"
         "kill = lambda: len(copied) > 6 and os.kill(os.getpid(), signal.SIGKILL);"
         "copying.blind_copy = lambda *args: (copied.append(0), kill(), copy(*args))[2]; main()"
@@ -666,8 +666,8 @@ def test_help_teaches() -> None:
 def test_planning_does_not_pay_for_torch(tmp_path: Path) -> None:
     videos = models(tmp_path, n_prompts=2)
     script = (
-        "import sys; from pathlib import Path; from evalkit.study.new import create;"
-        "from evalkit.study.request import StudyRequest; out, suite, *folders = sys.argv[1:];"
+        "import sys; from pathlib import Path; from evalkit.study.planning.new import create;"
+        "from evalkit.study.planning.request import StudyRequest; out, suite, *folders = sys.argv[1:];"
         "videos = {str(n): Path(folder) for n, folder in enumerate(folders)};"
         "create(StudyRequest(Path(out), videos, suite, raters=2)); sys.exit('torch' in sys.modules)"
     )

@@ -25,9 +25,9 @@ from evalkit.report.study_people import left_out_lines
 from evalkit.report.study_plots import Bout, Dot, Model, Scale, bouts, dots, scatter
 from evalkit.report.study_view import ShownStudy, matrix
 from evalkit.report.study_words import verdicts
-from evalkit.study.conclude import conclude
 from evalkit.study.forms import write_csv
 from evalkit.study.people import PeopleResult, metrics_against_people
+from evalkit.study.statistics.conclude import conclude
 from evalkit.study.types import AxisResult, Ballots, Duel, Estimate, Fault, Screening, Standing, StudyResult
 from tests.browser import chromium, complaints, horizontal_overflow, requests
 from tests.fabricate import Spec, write_run

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as distributions
 
 from evalkit.errors import UserError
-from evalkit.study.precision import PROMPT_SPREAD, RATER_SPREAD, Layout, Spreads, expect, rater_counts
+from evalkit.study.planning.precision import PROMPT_SPREAD, RATER_SPREAD, Layout, Spreads, expect, rater_counts
 
 Array = npt.NDArray[np.float64]
 DUEL = {"n_models": 2, "block_size": 2, "n_axes": 1, "ranking": False}

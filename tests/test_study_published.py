@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from evalkit.errors import UserError
 from evalkit.stats import holm
 from evalkit.study.forms import read_csv
-from evalkit.study.mean_ranks import MeanRanks
+from evalkit.study.forms.mean_ranks import MeanRanks
 from evalkit.study.published import conclude_published
-from evalkit.study.rank_table import RankTable, understand
+from evalkit.study.published.rank_table import RankTable, understand
 from evalkit.study.record import SCHEMA, from_json, to_json
 from evalkit.study.types import AxisResult, Estimate, Fault, StudyResult
 

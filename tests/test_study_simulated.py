@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from evalkit.study import bradley_terry
-from evalkit.study.conclude import conclude
 from evalkit.study.simulate import Raters
+from evalkit.study.statistics import bradley_terry
+from evalkit.study.statistics.conclude import conclude
 from evalkit.study.types import Answer, Ballots, Estimate, Protocol, Screen, Screening, StudyClip, StudyResult
 
 AXIS = "motion_smoothness"

@@ -15,13 +15,13 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats as distributions
 
 from evalkit.stats import bootstrap_mean, holm, paired_comparison
-from evalkit.study.agreement import kendall_w, krippendorff_alpha
-from evalkit.study.conclude import conclude, prompt_level_duels, prompt_level_means
-from evalkit.study.duels import duels
-from evalkit.study.intervals import bounded, p_values, unbounded
-from evalkit.study.resampling import Spread, resample, spread
-from evalkit.study.sample import draw
 from evalkit.study.simulate import Raters
+from evalkit.study.statistics.agreement import kendall_w, krippendorff_alpha
+from evalkit.study.statistics.conclude import conclude, prompt_level_duels, prompt_level_means
+from evalkit.study.statistics.duels import duels
+from evalkit.study.statistics.intervals import bounded, p_values, unbounded
+from evalkit.study.statistics.resampling import Spread, resample, spread
+from evalkit.study.statistics.sample import draw
 from evalkit.study.types import AxisResult, Ballots, Duel, Protocol, Screening, Standing, StudyResult, Vote
 
 AXIS = "aesthetic_quality"

@@ -41,7 +41,7 @@ def import_(
 
       m4v-eval study import monday.csv tuesday.csv --ties --out studies/theirs
     """
-    from evalkit.study.imported import import_votes
+    from evalkit.study.forms.imported import import_votes
 
     ballots = import_votes(files, folder, ties=ties, command=sys.argv)
     prompts = len({vote.prompt_id for vote in ballots.votes})

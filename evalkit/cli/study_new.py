@@ -11,8 +11,8 @@ from typer.core import TyperCommand
 from evalkit.cli import out as console
 
 if TYPE_CHECKING:
-    from evalkit.study.new import NewStudy
-    from evalkit.study.request import StudyRequest
+    from evalkit.study.planning.new import NewStudy
+    from evalkit.study.planning.request import StudyRequest
 
 VIDEOS = "--videos"
 
@@ -131,9 +131,9 @@ def new(
     from evalkit.cli.progress import Bars
     from evalkit.cli.study_plan_tables import plan_lines, to_json
     from evalkit.files import write_atomically
-    from evalkit.study.new import create
-    from evalkit.study.precision import PROMPT_SPREAD, RATER_SPREAD, Spreads
-    from evalkit.study.request import StudyRequest
+    from evalkit.study.planning.new import create
+    from evalkit.study.planning.precision import PROMPT_SPREAD, RATER_SPREAD, Spreads
+    from evalkit.study.planning.request import StudyRequest
 
     chosen: dict[str, Any] = {} if name is None else {"name": name}
     if axes is not None:

@@ -11,10 +11,10 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from evalkit.study.balance import Range
-from evalkit.study.new import NewStudy
 from evalkit.study.plan_file import LINKS
-from evalkit.study.precision import Precision
+from evalkit.study.planning.balance import Range
+from evalkit.study.planning.new import NewStudy
+from evalkit.study.planning.precision import Precision
 
 SCHEMA = "m4v-eval/study-new/1"
 SHOWN = 10

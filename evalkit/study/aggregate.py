@@ -11,14 +11,14 @@ from typing import Any
 from evalkit import provenance
 from evalkit.errors import UserError
 from evalkit.files import hash_file
-from evalkit.study.conclude import conclude
 from evalkit.study.forms import as_csv, read_csv
-from evalkit.study.imported import IMPORT, is_import, load_import
-from evalkit.study.mean_ranks import MeanRanks
+from evalkit.study.forms.imported import IMPORT, is_import, load_import
+from evalkit.study.forms.mean_ranks import MeanRanks
 from evalkit.study.plan_file import PLAN
 from evalkit.study.published import conclude_published
-from evalkit.study.rank_faults import LEFT_OUT
+from evalkit.study.published.rank_faults import LEFT_OUT
 from evalkit.study.reveal import load_ballots
+from evalkit.study.statistics.conclude import conclude
 from evalkit.study.types import Ballots, StudyResult
 
 

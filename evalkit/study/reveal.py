@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.errors import UserError
 from evalkit.study.checks import exclusion, tally
-from evalkit.study.pairs import level_ranks
+from evalkit.study.forms.pairs import level_ranks
 from evalkit.study.plan_file import VOTES, load_plan
 from evalkit.study.types import Ballots, CastAnswer, Plan, RaterPlan, Screen, Screening, Vote
 

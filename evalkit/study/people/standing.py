@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.stats import FloatArray
-from evalkit.study import bradley_terry
 from evalkit.study.people.measures import LOST_DRAWS, with_interval
 from evalkit.study.people.record import StandingKind
+from evalkit.study.statistics import bradley_terry
 from evalkit.study.types import AxisResult, Estimate
 
 DECIMALS = 8

@@ -91,8 +91,8 @@ def overview(here: Served) -> Overview:
 
 
 def _agreement(ballots: Ballots, axis: Axis) -> Agreement:
-    from evalkit.study.agreement import study_alpha
-    from evalkit.study.tally import tally
+    from evalkit.study.statistics.agreement import study_alpha
+    from evalkit.study.statistics.tally import tally
 
     votes = [vote for vote in ballots.votes if vote.axis == axis.name]
     if not votes:

@@ -1,0 +1,1 @@
+"""From votes to figures: strengths, rates, agreement, and how much they would vary with other raters and prompts."""
