@@ -6,8 +6,8 @@ variance
     V = rater / n_raters + prompt / n_prompts + rest / n_votes
 
 (two-way crossed random effects; Searle, Casella and McCulloch 1992, chapter 5). `evalkit.study.statistics.resampling`
-estimates the same V from the votes by resampling raters and prompts; intervals and degrees of freedom here are the ones it will
-have if the components are as assumed. They are assumed: the table is as good as the two spreads.
+estimates the same V from the votes by resampling raters and prompts; intervals and degrees of freedom here are the ones
+it will have if the components are as assumed. They are assumed: the table is as good as the two spreads.
 """
 
 from __future__ import annotations
