@@ -135,6 +135,7 @@ def test_another_recipe_in_the_same_directory_is_refused(suite: Path, run: Path)
     refused(done, "train.steps")
 
 
+@pytest.mark.slow
 def test_generated_videos_do_not_depend_on_their_batch(suite: Path, run: Path, tmp_path: Path) -> None:
     checkpoint = run / "run" / "baseline" / "seed0" / "train"
     for batch in ("1", "2"):

@@ -1,4 +1,4 @@
-"""Every listed ablation, through all stages: trained for 20 steps, sampled, scored, recorded."""
+"""Every listed ablation, through all stages: trained for a few steps, sampled, scored, recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from evalkit.ablation import load_all
 from evalkit.job import Silent
 from evalkit.options import parse_profile
 
-STEPS = 20
+STEPS = 10
 SMALL = {"train.batch": 2, "sampler.steps": 2, "sampler.first_frame_steps": 2}
 """The models keep their tiny preset's size: what is small is the number of clips and of sampling steps."""
 PROMPT = {
@@ -39,15 +39,21 @@ def shrunk(experiment: Experiment) -> Experiment:
     )
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where attention models are kept: ablations of one system start from the same one."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize("name", sorted(load_all()))
-def test_every_ablation_trains_samples_and_scores(name: str, tmp_path: Path) -> None:
+def test_every_ablation_trains_samples_and_scores(name: str, cache: Path, tmp_path: Path) -> None:
     """Losses are finite and every variant has its own; the record compares each variant with what it stands against."""
     suite = tmp_path / "one.jsonl"
     suite.write_text(json.dumps(PROMPT) + "\n")
     asked = Request((name,), "tiny", STEPS, 2, (0,), None, str(suite), False, "lite", None, "cpu", 1, tmp_path / "run")
     experiment = shrunk(prepare(asked))
     profile = parse_profile("lite", tmp_path, (), str(suite))
-    setting = Setting(asked.out, str(suite), profile, tmp_path, (0,), "cpu", tmp_path / "cache")
+    setting = Setting(asked.out, str(suite), profile, tmp_path, (0,), "cpu", cache)
     record = make_record(experiment, setting, run_all(experiment, setting, Silent()))
     for variant in experiment.variants:
         found = losses(asked.out / variant.name / "seed0" / "train")

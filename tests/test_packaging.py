@@ -45,3 +45,13 @@ def test_commands_that_need_data_work_from_the_wheel(installed: Path, tmp_path: 
     done = run(installed, tmp_path, "vbench", *options)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_studies_work_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    for folder in ("templates", "static"):
+        source, packed = (root / "evalkit" / "study" / "web" / folder for root in (ROOT, installed))
+        assert {path.name for path in packed.iterdir()} == {path.name for path in source.iterdir()}
+    table = installed / "evalkit" / "reference_data" / "user_study_m4v.csv"
+    done = run(installed, tmp_path, "study", "aggregate", str(table), "--out", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "HunyuanVideo" in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -198,6 +198,7 @@ def test_shallow_network_sees_what_the_official_one_sees(name: str, shallow: Wei
     assert_same_picture(shallow, name, GOLDEN["shallow"]["pictures"][name])
 
 
+@pytest.mark.slow
 def test_shallow_network_scores_as_the_official_package(shallow: WeightStore) -> None:
     assert_same_scores(shallow, CLIPS, GOLDEN["shallow"])
 

@@ -137,10 +137,12 @@ def assert_i2v(record: RunRecord, official: dict[str, Any]) -> None:
         assert ours == pytest.approx(official[dimension]["score"], rel=0, abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_long_clips_score_as_officially(long_run: RunRecord) -> None:
     assert_long(long_run, GOLDEN["shallow"]["long"])
 
 
+@pytest.mark.slow
 def test_scenes_score_as_officially(scenes_run: RunRecord) -> None:
     assert_long(scenes_run, GOLDEN["shallow"]["long_scenes"])
     assert GOLDEN["shallow"]["long_scenes"] != GOLDEN["shallow"]["long"]

@@ -680,3 +680,12 @@ def test_one_damaged_video_is_a_video_error(tmp_path: Path) -> None:
     path.write_bytes(b"")
     with pytest.raises(VideoError):
         varies_in_rate(path)
+
+
+def test_without_out_the_suite_and_the_protocol_name_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = models(tmp_path, n_prompts=2)
+    monkeypatch.chdir(tmp_path)
+    words = ["--suite", "suite.jsonl", "--protocol", "pairwise", "--raters", "2", "--videos"]
+    done = invoke(*words, *(f"{label}={folder}" for label, folder in videos.items()))
+    assert done.exit_code == 0, done.output
+    assert load_plan(tmp_path / "studies" / "suite-pairwise").protocol == "pairwise"

@@ -50,7 +50,10 @@ def new(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="STUDY", help="Study directory to make.", show_default=False)],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY", help="Study directory to make.", show_default="studies/SUITE-PROTOCOL"),
+    ] = None,
     suite: Annotated[
         str, typer.Option(help="Prompt suite: custom50, full, or a .txt/.jsonl/.csv/VBench_full_info.json file.")
     ] = "custom50",
@@ -139,7 +142,7 @@ def new(
     if axes is not None:
         chosen["axes"] = tuple(axis.strip() for axis in axes.split(",") if axis.strip())
     request: StudyRequest = StudyRequest(
-        out=out,
+        out=out or Path("studies") / f"{Path(suite).stem}-{protocol}",
         videos=folders(videos),
         suite=suite,
         protocol=protocol,  # type: ignore[arg-type]  # checked by validate()
