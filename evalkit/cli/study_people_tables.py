@@ -29,7 +29,8 @@ def people_lines(result: PeopleResult) -> Iterator[RenderableType]:
 def _table(axis: AxisAgainstPeople) -> Table:
     caption = (
         "pairs: of clips, share in which the metric prefers the one that people prefer; rho: of score difference and"
-        " win rate; models: Spearman over models; intervals over prompts; p: of pairs, Holm over all scores and axes"
+        " win rate; models: Spearman over at least 4 models; intervals over prompts; p: of pairs, Holm over all scores"
+        " and axes"
     )
     table = Table(
         title=f"{escape(axis.axis)} · metrics against people",
@@ -47,11 +48,12 @@ def _table(axis: AxisAgainstPeople) -> Table:
 
 def _cells(score: ScoreAgainstPeople) -> list[str]:
     pairs, clips, models = score.pairs, score.clips, score.models
+    order = models.spearman if models is not None and models.enough else None
     return [
         "-" if pairs is None else _figure(pairs.share, 100.0, ".0f"),
         "-" if pairs is None or pairs.p_adjusted is None else f"{pairs.p_adjusted:.4f}",
         "-" if clips is None else _figure(clips.rho, 1.0, "+.2f"),
-        "-" if models is None or models.spearman is None else f"{models.spearman.value:+.2f}",
+        "-" if order is None else _figure(order, 1.0, "+.2f"),
     ]
 
 

@@ -18,8 +18,8 @@ SHOWN_RATERS = 5
 _COLUMNS = (  # attribute, heading, factor, form
     ("mean_rank", "mean rank", 1.0, ".2f"),
     ("win_rate", "win rate %", 100.0, ".1f"),
-    ("bradley_terry", "Bradley-Terry", 1.0, "+.2f"),
-    ("plackett_luce", "Plackett-Luce", 1.0, "+.2f"),
+    ("bradley_terry", "Bradley-Terry", 1.0, "+z.2f"),
+    ("plackett_luce", "Plackett-Luce", 1.0, "+z.2f"),
 )
 
 
@@ -89,7 +89,7 @@ def _duels(axis: AxisResult, wide: bool) -> Table:
             *([f"{duel.n:,}"] if counts else []),
             "/".join(f"{100 * share.value:.0f}" for share in (duel.win, duel.tie, duel.lose)),
             _figure(duel.win_rate, 100.0, ".0f", wide=True),
-            *([_figure(duel.level, 1.0, "+.2f", wide)] if levels else []),
+            *([_figure(duel.level, 1.0, "+z.2f", wide)] if levels else []),
             _p(duel),
         )
     return table

@@ -49,16 +49,7 @@ def forest(rows: Sequence[Difference], metric: str, extent: tuple[float, float])
     ax.axvline(0, color=svg.MUTED, linewidth=1.2)
     for place, found in enumerate(rows):
         _difference(ax, place, found)
-        ax.annotate(
-            change(found.delta / 100),
-            (1, place),
-            (8, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            va="center",
-            fontsize=12,
-            annotation_clip=False,
-        )
+        svg.write_beside(ax, place, change(found.delta / 100))
     ax.set_xlim(extent)
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_yticks(range(len(rows)), labels)

@@ -20,7 +20,7 @@ def points(value: float | None) -> str:
 
 def change(fraction: float | None) -> str:
     """A difference of raw fractions in percentage points, signed."""
-    return NO_VALUE if fraction is None else f"{100 * fraction:+.2f}".replace("-", "−")
+    return NO_VALUE if fraction is None else f"{100 * fraction:+z.2f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

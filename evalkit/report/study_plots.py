@@ -99,16 +99,7 @@ def _dot(ax: Axes, row: Dot, y: float, height: float) -> None:
         ax.plot([found.low, found.high], [y, y], "|", color=colour, markersize=9, markeredgewidth=1.6)
     inside = colour if row.filled else svg.PAPER
     ax.plot(found.value, y, "o", color=colour, markersize=8, markerfacecolor=inside, markeredgewidth=1.8)
-    ax.annotate(
-        row.text,
-        (1, y),
-        (8, 0),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        va="center",
-        fontsize=12,
-        annotation_clip=False,
-    )
+    svg.write_beside(ax, y, row.text)
 
 
 def _quiet(ax: Axes, axis: str, name: str) -> None:

@@ -22,7 +22,7 @@ MANY_DUELS = 15
 
 def signed(value: float) -> str:
     """Two decimals with a sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{value:+z.2f}".replace("-", "−")
 
 
 def plain(value: float) -> str:

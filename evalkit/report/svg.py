@@ -53,6 +53,12 @@ def axes(width: int, height: int, left: int, right: int, top: int = 4, bottom: i
     return figure, ax
 
 
+def write_beside(ax: Axes, y: float, text: str) -> None:
+    """Write a figure to the right of a row, outside of the axes."""
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    ax.annotate(text, (1, y), (8, 0), va="center", fontsize=12, annotation_clip=False, **place)
+
+
 def markup(figure: Figure, label: str, css_class: str = "") -> Markup:
     """The figure as an `<svg>` element with an accessible name; the same figure gives the same text.
 
