@@ -75,6 +75,26 @@ def horizontal_overflow(browser: webdriver.Chrome) -> int:
     return int(browser.execute_script("const e = document.documentElement; return e.scrollWidth - e.clientWidth"))
 
 
+def overlapping_texts(browser: webdriver.Chrome, within: str) -> list[str]:
+    """Pairs of texts in one visible plot that lie on each other, of the plots inside of a CSS selector."""
+    return list(browser.execute_script(_TEXTS_OVERLAP, within))
+
+
+_TEXTS_OVERLAP = """
+const plots = [...document.querySelectorAll(arguments[0] + " svg")].filter((svg) => svg.checkVisibility());
+const found = [];
+for (const svg of plots) {
+  const texts = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
+  texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
+    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
+    const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
+    if (w > 2 && h > 4) found.push(a + " | " + b);
+  }));
+}
+return found;
+"""
+
+
 def screenshot(browser: webdriver.Chrome, full_page: bool = True) -> bytes:
     """A PNG of the page."""
     import base64

@@ -28,7 +28,7 @@ from evalkit.report import ablation_plots, compose_ablation, render_ablation, ti
 from evalkit.report import media as media_module
 from evalkit.report.ablation_plots import Difference, LossCurve
 from evalkit.report.ablation_view import N_DIFFERENT, N_FIRST, moving_mean
-from tests.browser import chromium, complaints, horizontal_overflow, requests
+from tests.browser import chromium, complaints, horizontal_overflow, overlapping_texts, requests
 from tests.fabricate import EFFECT, SEVEN, TRUTH, AblationSpec, Spec, write_ablation, write_run
 from tests.test_report import Parsed
 from tests.test_report_browser import CONTRASTS
@@ -472,19 +472,6 @@ def test_axis_of_losses() -> None:
     assert not ablation_plots.is_logarithmic([curve(1.0, -0.2)])  # reward losses may be negative
 
 
-TEXTS_OVERLAP = """
-const found = [];
-for (const svg of document.querySelectorAll("#ablation svg")) {
-  if (!svg.checkVisibility()) continue;
-  const texts = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
-  texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
-    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
-    const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-    if (w > 2 && h > 4) found.push(a + " | " + b);
-  }));
-}
-return found;
-"""
 TEXTS_OUTSIDE = """
 const width = document.documentElement.clientWidth;
 const outside = (box) => box.left < 0 || box.right > width;
@@ -521,7 +508,7 @@ def test_the_page_is_readable(folder: Path, width: int, dark: bool) -> None:
     with chromium(width, dark=dark, touch=width < 800) as browser:
         browser.get((root / "page.html").as_uri())
         assert horizontal_overflow(browser) == 0
-        assert browser.execute_script(TEXTS_OVERLAP) == []
+        assert overlapping_texts(browser, "#ablation") == []
         assert browser.execute_script(TEXTS_OUTSIDE) == []
         assert [entry for entry in browser.execute_script(CONTRASTS) if entry[0] < 4.5] == []
         assert complaints(browser) == []

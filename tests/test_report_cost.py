@@ -24,7 +24,7 @@ from evalkit.report.format import significant
 from evalkit.report.labels import Box, fold, place_labels, spread, text_size
 from evalkit.scoring import BOUNDS, totals
 from evalkit.stats import bootstrap_mean
-from tests.browser import chromium, complaints, horizontal_overflow, requests
+from tests.browser import chromium, complaints, horizontal_overflow, overlapping_texts, requests
 from tests.fabricate import (
     FAILED,
     SEVEN,
@@ -499,17 +499,6 @@ def test_folding_keeps_every_letter(text: str, width: int) -> None:
     assert all(len(line) <= width for line in folded.split("\n"))
 
 
-TEXTS_OVERLAP = """
-const boxes = [...document.querySelectorAll("#cost svg")].filter((s) => s.checkVisibility()).map((svg) =>
-  [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]));
-const found = [];
-for (const texts of boxes) texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
-  const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
-  const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-  if (w > 2 && h > 4) found.push(a + " | " + b);
-}));
-return found;
-"""
 TEXTS_OUTSIDE = """
 const width = document.documentElement.clientWidth;
 const outside = (box) => box.left < 0 || box.right > width;
@@ -530,7 +519,7 @@ def test_the_page_is_readable(
     with chromium(width, dark=dark, touch=width < 800) as browser:
         browser.get(out.as_uri())
         assert horizontal_overflow(browser) == 0
-        assert browser.execute_script(TEXTS_OVERLAP) == []
+        assert overlapping_texts(browser, "#cost") == []
         assert browser.execute_script(TEXTS_OUTSIDE) == []
         browser.execute_script("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
         assert horizontal_overflow(browser) == 0

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evalkit.errors import UserError
+from evalkit.study.answers import competition
 from evalkit.study.forms import as_csv, read_csv, read_votes, write_csv
 from evalkit.study.forms.csv_rows import MAX_NAME, guarded, unguarded, whole
 from evalkit.study.forms.mean_ranks import MeanRanks
 from evalkit.study.forms.pairs import level_ranks
-from evalkit.study.forms.rankings import competition
 from evalkit.study.types import Ballots, Protocol, Screening, Vote
 
 RANKINGS = "rater,prompt_id,axis,model,rank\n"

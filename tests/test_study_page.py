@@ -29,7 +29,7 @@ from evalkit.study.forms import write_csv
 from evalkit.study.people import PeopleResult, metrics_against_people
 from evalkit.study.statistics.conclude import conclude
 from evalkit.study.types import AxisResult, Ballots, Duel, Estimate, Fault, Screening, Standing, StudyResult
-from tests.browser import chromium, complaints, horizontal_overflow, requests
+from tests.browser import chromium, complaints, horizontal_overflow, overlapping_texts, requests
 from tests.fabricate import Spec, write_run
 from tests.fabricate_study import AXIS_NAMES, MODELS, Array, ballots, prompt_text, ranked_votes, runs_of
 from tests.test_report import HOSTILE, Parsed
@@ -437,19 +437,6 @@ def test_an_ablation_has_no_study(tmp_path: Path) -> None:
 
 # ---- in the browser --------------------------------------------------------------------------------------------------
 
-TEXTS_OVERLAP = """
-const plots = [...document.querySelectorAll("main svg")].filter((svg) => svg.checkVisibility());
-const found = [];
-for (const svg of plots) {
-  const texts = [...svg.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
-  texts.forEach(([a, p], i) => texts.slice(i + 1).forEach(([b, q]) => {
-    const w = Math.min(p.right, q.right) - Math.max(p.left, q.left);
-    const h = Math.min(p.bottom, q.bottom) - Math.max(p.top, q.top);
-    if (w > 2 && h > 4) found.push(a + " | " + b);
-  }));
-}
-return found;
-"""
 TEXTS_OUTSIDE = """
 const width = document.documentElement.clientWidth;
 return [...document.querySelectorAll("main svg text")].filter((t) => t.checkVisibility())
@@ -470,7 +457,7 @@ def test_the_page_fits_and_keeps_to_itself(study: StudyResult, people: PeopleRes
                 url = (tmp_path / f"{name}.html").as_uri()
                 browser.get(url)
                 if name == "plain":
-                    assert browser.execute_script(TEXTS_OVERLAP) == []
+                    assert overlapping_texts(browser, "main") == []
                     assert browser.execute_script(TEXTS_OUTSIDE) == []
                 browser.execute_script("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
                 assert horizontal_overflow(browser) == 0

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import permutations, product
@@ -364,7 +364,7 @@ def foreign(path: Path) -> None:
     [damage_text, damage_cut, damage_pages, damage_header, damage_answer, damage_tables, foreign],
     ids=lambda damage: damage.__name__,
 )
-def test_a_damaged_file_is_named(tmp_path: Path, plan: Plan, damage) -> None:  # noqa: ANN001
+def test_a_damaged_file_is_named(tmp_path: Path, plan: Plan, damage: Callable[[Path], None]) -> None:
     store = VoteStore(tmp_path / "votes.sqlite").open(plan)
     for n in range(300):
         store.cast("r001", n % 4, f"{AXES[n % 3]}{n}", (1, 2, 3), key=f"key-{n}")

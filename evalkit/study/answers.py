@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from evalkit.study.types import Protocol
+from evalkit.study.types import Answer, Protocol
+
+Key = TypeVar("Key", int, tuple[int, int])
 
 LEVELS: dict[Protocol, int] = {"pairwise": 1, "likert5": 2}
 """The strongest preference that can be said; 0 is no difference."""
@@ -34,7 +37,14 @@ def _rank_fault(ties: bool, n_clips: int, ranks: Sequence[int]) -> str | None:
         return f"Ranks go from 1 to {n_clips}."
     if not ties and len(set(ranks)) < n_clips:
         return "Two clips share a rank, and this study allows no ties."
-    for rank in ranks:
-        if rank != 1 + sum(other < rank for other in ranks):
-            return "The ranks have a hole: clips that tie share a rank, and the next one is skipped (1, 1, 3)."
+    if tuple(ranks) != competition(ranks):
+        return "The ranks have a hole: clips that tie share a rank, and the next one is skipped (1, 1, 3)."
     return None
+
+
+def competition(keys: Sequence[Key]) -> Answer:
+    """Ranks by keys: equal ones share the first of their places and the next ones are skipped, 1, 1, 3."""
+    first: dict[Key, int] = {}
+    for place, key in enumerate(sorted(keys), 1):
+        first.setdefault(key, place)
+    return tuple(first[key] for key in keys)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from evalkit.study.statistics.duels import turned
 from evalkit.study.types import AxisResult, Duel, Estimate, Fault, Screening, Standing, StudyResult
 
 SCHEMA = "m4v-eval/study/1"
@@ -53,7 +54,7 @@ def _axis(axis: AxisResult, result: StudyResult) -> dict[str, Any]:
     against: dict[str, dict[str, Any]] = {standing.model: {} for standing in axis.standings}
     for duel in axis.duels:
         against[duel.a][duel.b] = _duel(duel)
-        against[duel.b][duel.a] = _duel(_turned(duel))
+        against[duel.b][duel.a] = _duel(turned(duel))
     return {
         "n_votes": axis.n_votes,
         "n_raters": axis.n_raters,
@@ -81,28 +82,6 @@ def _duel(duel: Duel) -> dict[str, Any]:
     counts = {f"n_{name}": round(duel.n * getattr(duel, name).value) for name in ("win", "tie", "lose")}
     shares = {name: _figure(getattr(duel, name)) for name in _SHARES}
     return {"n": duel.n, **counts, **shares, "p_value": duel.p_value, "p_adjusted": duel.p_adjusted}
-
-
-def _turned(duel: Duel) -> Duel:
-    """The same duel as the other model sees it."""
-    rate, level = duel.win_rate, duel.level
-    return Duel(
-        a=duel.b,
-        b=duel.a,
-        n=duel.n,
-        win=duel.lose,
-        tie=duel.tie,
-        lose=duel.win,
-        win_rate=Estimate(1 - rate.value, *_mirrored(rate, 1.0)),
-        level=None if level is None else Estimate(-level.value, *_mirrored(level, 0.0)),
-        p_value=duel.p_value,
-        p_adjusted=duel.p_adjusted,
-    )
-
-
-def _mirrored(figure: Estimate, around: float) -> tuple[float | None, float | None]:
-    low, high = figure.low, figure.high
-    return (None if high is None else around - high, None if low is None else around - low)
 
 
 def _figure(estimate: Estimate | None, factor: float = 1.0) -> dict[str, float | None] | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from evalkit.errors import UserError
+from evalkit.study.answers import answer_fault
 from evalkit.study.checks import exclusion, tally
 from evalkit.study.forms.pairs import level_ranks
 from evalkit.study.plan_file import VOTES, load_plan
@@ -71,16 +72,11 @@ def _by_rater(plan: Plan, raters: Mapping[str, RaterPlan], answers: Sequence[Cas
         rater = raters.get(cast.rater)
         if rater is None or not 0 <= cast.screen < len(rater.screens) or cast.axis not in axes:
             raise _foreign(f"an answer of rater {cast.rater!r} to screen {cast.screen} on {cast.axis!r}")
-        if not _fits(plan, rater.screens[cast.screen], cast.answer):
+        n_clips = len(rater.screens[cast.screen].clips)
+        if answer_fault(plan.protocol, plan.ties, n_clips, cast.answer):
             raise _foreign(f"the answer {cast.answer} of rater {cast.rater} to screen {cast.screen}")
         found.setdefault(cast.rater, {}).setdefault(cast.screen, {})[cast.axis] = cast
     return {id_: dict(sorted(found[id_].items())) for id_ in raters if id_ in found}
-
-
-def _fits(plan: Plan, screen: Screen, answer: tuple[int, ...]) -> bool:
-    if plan.protocol == "rank":
-        return len(answer) == len(screen.clips)
-    return len(answer) == 1 and abs(answer[0]) <= (1 if plan.protocol == "pairwise" else 2)
 
 
 def _foreign(what: str) -> UserError:

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalkit.stats import FloatArray
+from evalkit.study.answers import competition
 from evalkit.study.types import Answer, Protocol, Screen, StudyClip, Vote
 
 SPOILED = 24.0
@@ -87,7 +88,7 @@ class Raters:
             first_seen = sorted(set(seen))
             ranks_1M = _ranks(worths_M[None, first_seen], self.tie if ties else 0.0, rng)
             rank = dict(zip(first_seen, ranks_1M[0].tolist(), strict=True))
-            ranks = _competition([(rank[clip], 0 if ties else place) for place, clip in enumerate(seen)])
+            ranks = competition([(rank[clip], 0 if ties else place) for place, clip in enumerate(seen)])
             if protocol == "rank":
                 answers[axis] = ranks
             else:
@@ -196,8 +197,3 @@ def _levels(ranks_V2: IntArray, worths_V2: FloatArray, protocol: Protocol, rng: 
     gap_V = side_V * (worths_V2[:, 1] - worths_V2[:, 0])
     strong_V = rng.random(len(side_V)) < 1 / (1 + np.exp(1 - gap_V))
     return np.asarray(side_V * (1 + strong_V) if protocol == "likert5" else side_V)
-
-
-def _competition(keys: Sequence[tuple[int, int]]) -> Answer:
-    """Ranks by keys: equal ones share a rank, and the next is skipped."""
-    return tuple(1 + sum(other < key for other in keys) for key in keys)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from evalkit.study.answers import competition
 from evalkit.study.forms.csv_rows import Faults, Row, Sheet, guarded, whole
 from evalkit.study.forms.entries import Entries, Entry, prompt_texts, seed_of
 from evalkit.study.types import Ballots, Vote
@@ -89,14 +90,6 @@ def _hole(ranks: Sequence[int]) -> str | None:
 
 def _listed(ranks: Sequence[int]) -> str:
     return ", ".join(map(str, sorted(ranks)))
-
-
-def competition(ranks: Sequence[int]) -> tuple[int, ...]:
-    """Ranks in which equal clips share the first of their places and the next ones are skipped: 1, 1, 3."""
-    first: dict[int, int] = {}
-    for place, rank in enumerate(sorted(ranks), 1):
-        first.setdefault(rank, place)
-    return tuple(first[rank] for rank in ranks)
 
 
 def _dense(ranks: Sequence[int]) -> tuple[int, ...]:

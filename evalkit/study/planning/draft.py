@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from evalkit.prompts import load_suite
+from evalkit.study.links import digest
 from evalkit.study.planning.assignment import Item, Showing, assign
 from evalkit.study.planning.clips import CRF, MAX_SIDE
 from evalkit.study.planning.planted import Planter
@@ -66,12 +66,12 @@ class Draft:
             prompts=self.sets.prompts,
             clips={clip.id: clip for clip in sorted(clips.values(), key=lambda clip: clip.id)},
             raters=tuple(
-                RaterPlan(f"r{n:03d}", _sha256(tokens[n]), tuple(_screen(screen, clips) for screen in screens))
+                RaterPlan(f"r{n:03d}", digest(tokens[n]), tuple(_screen(screen, clips) for screen in screens))
                 for n, screens in enumerate(self.raters, 1)
             ),
             seed=request.seed,
             max_failed_checks=request.max_failed,
-            admin_sha256=_sha256(tokens[0]),
+            admin_sha256=digest(tokens[0]),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             settings=self._settings(clips),
         )
@@ -120,10 +120,6 @@ def draft(request: StudyRequest) -> Draft:
 def _screen(showing: Showing, clips: Mapping[ClipKey, StudyClip]) -> Screen:
     ids = tuple(clips[model, showing.item, place == showing.spoiled].id for place, model in enumerate(showing.models))
     return Screen(showing.kind, showing.item[0], ids)
-
-
-def _sha256(token: str) -> str:
-    return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _text(name: str) -> str:

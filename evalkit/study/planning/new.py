@@ -6,16 +6,15 @@ never exists half-made. Whoever runs the same command again after an interruptio
 
 from __future__ import annotations
 
-import csv
-import io
 import secrets
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.job import Progress, Silent
-from evalkit.study.plan_file import LINKS, SECRET, save_plan, write_private
+from evalkit.study.links import write_links
+from evalkit.study.plan_file import SECRET, save_plan, write_private
 from evalkit.study.planning.assignment import Item
 from evalkit.study.planning.balance import Balance, balance
 from evalkit.study.planning.copying import Source, copy_all, inspect
@@ -69,7 +68,8 @@ def create(request: StudyRequest, progress: Progress | None = None) -> NewStudy:
         tokens = [secrets.token_urlsafe(24) for _ in range(request.raters + 1)]
         plan = drafted.plan(clips, tokens)
         save_plan(folder, plan)
-        _write_secrets(folder, plan, tokens)
+        write_links(folder, tokens[0], zip((rater.id for rater in plan.raters), tokens[1:], strict=True))
+        write_private(folder / SECRET, secrets.token_bytes(32).hex().encode())
     return NewStudy(
         request.out,
         plan,
@@ -89,16 +89,6 @@ def _copies(
     wanted = [*sources.values(), *(replace(sources[key], spoil_seed=seed) for key in drafted.spoiled)]
     clips = copy_all(wanted, folder, progress)
     return {(source.model, source.item, source.spoil_seed is not None): clips[source.key] for source in wanted}
-
-
-def _write_secrets(folder: Path, plan: Plan, tokens: Sequence[str]) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("who", "link"))
-    rows.writerow(("admin", f"/admin/{tokens[0]}"))
-    rows.writerows((rater.id, f"/r/{token}") for rater, token in zip(plan.raters, tokens[1:], strict=True))
-    write_private(folder / LINKS, text.getvalue().encode())
-    write_private(folder / SECRET, secrets.token_bytes(32).hex().encode())
 
 
 def _layout(drafted: Draft) -> Layout:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from evalkit.errors import UserError
+from evalkit.study.links import digest
 from evalkit.study.plan_file import SECRET
 from evalkit.study.types import Plan
 
@@ -54,7 +55,7 @@ class Sessions:
         self._secret = secret
         self._clock = clock
         self._digest = {rater.id: rater.token_sha256.lower() for rater in plan.raters}
-        self._rater = {digest: id_ for id_, digest in self._digest.items()}
+        self._rater = {sha256: id_ for id_, sha256 in self._digest.items()}
         self._digest[ADMIN] = plan.admin_sha256.lower()
         # Cookies of one host are shared by all its ports: two studies on one machine must not overwrite each other's.
         self.cookie = f"study_{self.mac('cookie')[:8]}"
@@ -66,11 +67,11 @@ class Sessions:
 
     def rater_of_link(self, token: str) -> str | None:
         """Whose personal link it is."""
-        return self._rater.get(_sha256(token)) if 0 < len(token) <= _TOKEN_LIMIT else None
+        return self._rater.get(digest(token)) if 0 < len(token) <= _TOKEN_LIMIT else None
 
     def is_admin_link(self, token: str) -> bool:
         """Whether it is the admin's link."""
-        return 0 < len(token) <= _TOKEN_LIMIT and hmac.compare_digest(_sha256(token), self._digest[ADMIN])
+        return 0 < len(token) <= _TOKEN_LIMIT and hmac.compare_digest(digest(token), self._digest[ADMIN])
 
     def seal(self, who: str) -> str:
         """The cookie of a rater, or of `admin`."""
@@ -113,7 +114,3 @@ class Sessions:
 
     def _signature(self, who: str, issued: str) -> str:
         return self.mac("session", who, issued, self._digest[who])  # a new token ends the sessions of the old one
-
-
-def _sha256(token: str) -> str:
-    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
