@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evalkit.backbones.base import Runtime
+from evalkit.events import Event
 from evalkit.matching import Matching
 from evalkit.metrics.base import MetricSpec
 from evalkit.protocol import Selection
@@ -125,6 +126,9 @@ class Progress(Protocol):
 
     def advance(self, steps: int = 1) -> None: ...
 
+    def tell(self, event: Event) -> None:
+        """Something happened that is no step: a worker took something up, or a piece failed."""
+
 
 class Silent:
     """Nobody watches."""
@@ -132,3 +136,5 @@ class Silent:
     def start(self, what: str, total: int) -> None: ...
 
     def advance(self, steps: int = 1) -> None: ...
+
+    def tell(self, event: Event) -> None: ...

@@ -19,6 +19,7 @@ from multiprocessing.synchronize import Event
 from typing import Any, Protocol, TypeVar
 
 from evalkit.errors import RunFailed
+from evalkit.events import Event
 from evalkit.job import Progress
 
 Result = TypeVar("Result", covariant=True)
@@ -100,6 +101,9 @@ class _Reports:
     def advance(self, steps: int = 1) -> None:
         self.steps.put(steps)
         self._listen()
+
+    def tell(self, event: Event) -> None:
+        """The parent shows all workers as one stage."""
 
     def _listen(self) -> None:
         if not self.stop.is_set() or self.stopped:

@@ -7,6 +7,7 @@ from types import TracebackType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evalkit import cli
+from evalkit.events import Event, Failed
 
 
 class Bars:
@@ -43,3 +44,7 @@ class Bars:
     def advance(self, steps: int = 1) -> None:
         for task in self.bars.task_ids:
             self.bars.advance(task, steps)
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            cli.err.print(f"{event.what}: {event.why}", highlight=False, markup=False, soft_wrap=True)
