@@ -36,13 +36,15 @@ class CommandFailed(RuntimeError):
     """A measured command gave an error; its output is in the log."""
 
 
-def run(command: Sequence[str | Path], core: int, log: Path, environment: Mapping[str, str] | None = None) -> Cost:
-    """Run a command with one thread on one core, its output in `log`.
+def run(
+    command: Sequence[str | Path], core: int | None, log: Path, environment: Mapping[str, str] | None = None
+) -> Cost:
+    """Run a command with one thread, on one core if one is given, its output in `log`.
 
     Raises:
         CommandFailed: a non-zero exit code.
     """
-    pin = ["taskset", "-c", str(core)] if shutil.which("taskset") else []
+    pin = ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     load = os.getloadavg()[0]
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -6,14 +6,13 @@ compared with it, and refuses what cannot be combined.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,6 +28,8 @@ from pydantic import (
 from evalkit.errors import UserError, unknown
 from evalkit.reference import TABLES, Row, find_table, number
 from evalkit.resources import resource
+from evalkit.untrusted import read_text
+from evalkit.untrusted.yaml import parse_yaml
 
 System = Literal["m4v", "pyramidflow", "stiv", "lingen"]
 Preset = Literal["tiny", "paper"]
@@ -197,27 +198,13 @@ def _check_changes(baseline: Mapping[str, Value], level: Level) -> None:
             raise ValueError(f"{level.name} leaves {path} at the baseline's {value!r}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses keys that stand twice: YAML would keep the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep=deep)
-
-
 def read_ablation(path: Path) -> Ablation:
     """Read and validate one file.
 
     Raises:
         UserError: the file is unreadable, is not YAML, or one of its fields is wrong; the message names both.
     """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise UserError(f"The ablation {path} cannot be read: {' '.join(str(e).split())}.", _HOW) from None
+    data = parse_yaml(read_text(path, _HOW, LARGEST), f"The ablation {path}", _HOW)
     try:
         ablation = Ablation.model_validate(data)
     except ValidationError as e:
@@ -229,6 +216,8 @@ def read_ablation(path: Path) -> Ablation:
     return ablation
 
 
+LARGEST = 2**18
+"""Bytes of a file; the longest that ships has some thousands."""
 _HOW = "See ablations/README.md for the fields of an ablation."
 
 
@@ -245,7 +234,8 @@ def _check_figures(path: Path, index: int, effect: Effect) -> None:
     """Hold a published figure against the reference table that it cites."""
     where = f"The ablation {path}, field published.{index}"
     if effect.source.table not in TABLES:
-        raise unknown("reference table", effect.source.table, TABLES)
+        error = unknown("reference table", effect.source.table, TABLES)
+        raise UserError(f"{where}: {error.what}", error.remedy)
     try:
         rows = effect.rows()
     except ValueError as e:

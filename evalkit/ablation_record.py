@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from evalkit.errors import UserError
 from evalkit.records import read_json
+from evalkit.untrusted.run_shape import Origin
 
 FILE = "ablation.json"
 ABLATION_SCHEMA = "m4v-eval/ablation/1"
@@ -116,7 +117,7 @@ class AblationRecord(_Record):
     comparisons: tuple[ComparedMetric, ...]
     pretraining: Pretraining | None = None
     config_hash: str
-    provenance: dict[str, Any] = {}
+    provenance: Origin = {}
 
     @model_validator(mode="after")
     def _whole(self) -> AblationRecord:

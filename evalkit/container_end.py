@@ -15,6 +15,16 @@ BOX_TYPES = frozenset(
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
+def is_whole_mp4(path: Path) -> bool:
+    """Whether a file is there and has all of its boxes, the index among them."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            return _boxes_end(file, size, found := set()) == size and b"moov" in found
+    except OSError:
+        return False
+
+
 def missing_bytes(path: Path) -> int:
     """How many bytes the file lacks, by its own account; 0 if it is whole or its format does not tell."""
     size = path.stat().st_size
@@ -31,8 +41,11 @@ def missing_bytes(path: Path) -> int:
     return max(0, end - size)
 
 
-def _boxes_end(file: BinaryIO, size: int) -> int:
-    """End of the last box at the top level (ISO/IEC 14496-12, 4.2): 32-bit size, type, 64-bit size if that was 1."""
+def _boxes_end(file: BinaryIO, size: int, found: set[bytes] | None = None) -> int:
+    """End of the last box at the top level (ISO/IEC 14496-12, 4.2): 32-bit size, type, 64-bit size if that was 1.
+
+    The types of the boxes are added to `found`.
+    """
     at = 0
     while at < size:
         file.seek(at)
@@ -40,6 +53,8 @@ def _boxes_end(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(header[:4])
         if header[4:8] not in BOX_TYPES or length == 0:  # trailing rubbish; a last box that runs to the end
             return at
+        if found is not None:
+            found.add(header[4:8])
         if length == 1:
             length = int.from_bytes(header[8:16])
         at += max(length, 8)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from evalkit.errors import UserError
 from evalkit.records import read_json
+from evalkit.untrusted.run_shape import Origin
 
 FLOPS_SCHEMA = "m4v-eval/flops/1"
 LATENCY_SCHEMA = "m4v-eval/latency/1"
@@ -99,7 +100,7 @@ class FlopsRecord(_Record):
     convention: dict[str, Any]
     rows: tuple[CostRow, ...]
     sweep: Sweep | None = None
-    provenance: dict[str, Any] = {}
+    provenance: Origin = {}
 
 
 class Hardware(_Record):
@@ -167,7 +168,7 @@ class LatencyRecord(_Record):
     hardware: Hardware
     settings: dict[str, Any] = {}
     rows: tuple[LatencyRow, ...]
-    provenance: dict[str, Any] = {}
+    provenance: Origin = {}
 
 
 class CostRecord(_Record):

@@ -40,10 +40,13 @@ def write_video(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".mp4")
-        os.close(handle)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".part")
         try:
-            _encode(Path(name), frames, fps, crf, for_browsers)
+            try:
+                _encode(Path(name), frames, fps, crf, for_browsers)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -58,7 +61,8 @@ def write_video(
 
 
 def _encode(path: Path, frames: Iterable[Frames], fps: int | Fraction, crf: int, for_browsers: bool) -> None:
-    with av.open(str(path), "w", options={"movflags": "+faststart"} if for_browsers else {}) as container:
+    flags = {"movflags": "+faststart"} if for_browsers else {}
+    with av.open(str(path), "w", format="mp4", options=flags) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps), options={"crf": str(crf), **_SAME_BYTES})
         if for_browsers:
             context = stream.codec_context

@@ -6,9 +6,13 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from evalkit.errors import RunFailed
+
+PART = ".part"
+"""How the name of a file ends that is still being written; such files begin with a dot as well."""
 
 
 def hash_file(path: Path) -> str:
@@ -23,15 +27,27 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     Raises:
         RunFailed: the disk is full or the folder cannot be written.
     """
+    with replacing(path, mode) as temporary, temporary.open("wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Yield an empty file to fill; without an error it is flushed to disk and takes the place of `path` in one step.
+
+    Raises:
+        RunFailed: the disk is full or the folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=PART)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                yield temporary
+                os.fsync(handle)  # one inode, whoever wrote to it
+            finally:
+                os.close(handle)
             temporary.chmod(mode)
             temporary.replace(path)
         except BaseException:
@@ -43,3 +59,11 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
             f"Could not write {path}: {e.strerror or e}.",
             "Free space or choose another folder, then run the same command again: finished results are kept.",
         ) from e
+
+
+def remove_unfinished(*folders: Path) -> None:
+    """Remove what a killed process left half written; for whoever holds these folders."""
+    for folder in folders:
+        for path in folder.glob(f".*{PART}"):
+            with contextlib.suppress(OSError):
+                path.unlink()

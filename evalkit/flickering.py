@@ -7,23 +7,20 @@ its own (`static_filter.py`), which copies the clips; here they are told apart b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from evalkit.auxiliary import asks
 from evalkit.job import Video
 from evalkit.metrics.base import MetricSpec
 from evalkit.protocol import FLICKERING, Selection, StaticCount, merge
-from evalkit.scoring_pass import Counts, ScoringPass
+from evalkit.scoring_pass import Means, ScoringPass
 from evalkit.static_filter import KEPT, STATIC_FILTER, keep
 from evalkit.types import Sample
 
 
 def select_static(
-    videos: Sequence[Video],
-    flickering: MetricSpec,
-    selection: Selection,
-    scoring_of: Callable[[Sequence[MetricSpec], Counts], ScoringPass],
+    means: Means, videos: Sequence[Video], flickering: MetricSpec, selection: Selection
 ) -> tuple[Selection, bool]:
     """Find the clips without motion; return the selection without the others, and whether Ctrl-C cut it short.
 
@@ -46,7 +43,7 @@ def select_static(
         before = [video for video in by_prompt[sample.prompt.id] if video.sample.file < sample.file]
         return sum(map(is_static, before)) < KEPT
 
-    scoring = scoring_of([STATIC_FILTER], wanted)
+    scoring = ScoringPass(means, [STATIC_FILTER], wanted, turn=lambda video: video.sample.prompt.id)
     interrupted = scoring.run(candidates)
     verdicts = {v.sample.file: scoring.score(v, STATIC_FILTER) for v in candidates if wanted(v.sample, STATIC_FILTER)}
     still = {v.sample.file: is_static(v) for v in candidates if v.sample.file in verdicts}

@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evalkit.backbones.base import Runtime
+from evalkit.decoding import Limits
 from evalkit.events import Event
 from evalkit.matching import Matching
 from evalkit.metrics.base import MetricSpec
 from evalkit.protocol import Selection
 from evalkit.types import Profile, PromptSuite, Sample, Score, VideoInfo
 from evalkit.weights import default_root
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` parts of a run, counted from 0."""
+
+    index: int
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,9 @@ class Request:
         seed: of the bootstrap.
         static_filter: whether temporal flickering counts clips without motion only; None: as VBench's protocol has it
             (for VBench's own prompts, in the official profile).
+        workers: processes that score side by side on this host; one scores in the caller's process.
+        devices: of the workers, in turn; empty: all on that of `runtime`.
+        limits: what decoding a video may take before it is given up.
     """
 
     videos: Path
@@ -46,6 +58,9 @@ class Request:
     threads: int | None = None
     seed: int = 0
     static_filter: bool | None = None
+    workers: int = 1
+    devices: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)

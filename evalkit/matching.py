@@ -8,23 +8,28 @@ is accepted too. What does not match is listed with its nearest names.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import UserError, nearest
 from evalkit.prompts import by_text
 from evalkit.types import Prompt, PromptSuite, Sample
+from evalkit.untrusted import inside, read_json_lines
 from evalkit.video import VIDEO_SUFFIXES
 
 MANIFEST = "manifest.jsonl"
 MIN_PREFIX = 40
 """Characters that the beginning of a prompt must have before it identifies the prompt."""
+
+MOST_HINTS = 20
+"""Comparing a name with every prompt is slow: so many examples tell the user enough."""
 
 NAMING = (
     f"Videos are matched by {MANIFEST} in the folder"
@@ -96,10 +101,11 @@ class NameIndex:
 
     def __init__(self, prompts: Iterable[Prompt]) -> None:
         self.names: dict[str, Prompt] = {}
-        self.hints = 20
+        self.hints = MOST_HINTS
         for prompt in prompts:
             self.names[_normal(prompt.text)] = prompt
             self.names[_normal(prompt.id)] = prompt
+        self.sorted = sorted(self.names)
 
     def match(self, path: Path, file: str) -> Sample | Unmatched:
         for name, seed in _readings(path.stem):
@@ -110,16 +116,20 @@ class NameIndex:
     def _by_prefix(self, path: Path, file: str) -> Sample | Unmatched:
         stem = path.stem
         for name, seed in _readings(stem):
-            begun = {
-                p.id: p for text, p in self.names.items() if len(name) >= MIN_PREFIX and text.startswith(_normal(name))
-            }
+            begun = self._begun(_normal(name)) if len(name) >= MIN_PREFIX else {}
             if len(begun) == 1:
                 return Sample(path, file, next(iter(begun.values())), seed)
             if begun:
                 return Unmatched(file, f"its name begins {len(begun)} prompts alike", tuple(begun)[:3])
-        self.hints -= 1  # comparing with every prompt is slow: a few examples tell the user enough
+        self.hints -= 1
         near = nearest(stem, self.names) if self.hints >= 0 else []
         return Unmatched(file, "its name is no prompt and no prompt id", tuple(near))
+
+    def _begun(self, beginning: str) -> dict[str, Prompt]:
+        """The prompts whose text or id begins so: they stand one after the other."""
+        following = islice(self.sorted, bisect_left(self.sorted, beginning), None)
+        texts = takewhile(lambda text: text.startswith(beginning), following)
+        return {self.names[text].id: self.names[text] for text in texts}
 
 
 def _readings(stem: str) -> list[tuple[str, int | None]]:
@@ -138,32 +148,24 @@ def _by_manifest(
     by_id = {p.id: p for p in prompts}
     texts = {_normal(p.text): p for p in prompts}
     found: dict[str, Sample | Unmatched] = {}
+    n_hints = 0
     for where, entry in _manifest_entries(manifest):
         file = str(entry["file"])
         if file in found:
             raise UserError(f"{where} lists {file!r} a second time.", "Keep one line for each file.")
-        found[file] = _listed(folder, file, entry, by_id, texts, where)
+        found[file] = listed = _listed(folder, file, entry, by_id, texts, where, n_hints < MOST_HINTS)
+        n_hints += isinstance(listed, Unmatched)
     for file in videos:
         found.setdefault(file, Unmatched(file, f"{MANIFEST} does not list it"))
     return list(found.values())
 
 
 def _manifest_entries(manifest: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    try:
-        lines = manifest.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{manifest} cannot be read: {e}.", "Save it as UTF-8 text and try again.") from None
     entries = []
-    for n, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            entry = None
+    for where, entry in read_json_lines(manifest, NAMING):
         if not isinstance(entry, Mapping) or not isinstance(entry.get("file"), str) or not entry["file"]:
-            raise UserError(f"{manifest}, line {n} is not an object with a `file`.", NAMING)
-        entries.append((f"{manifest}, line {n}", entry))
+            raise UserError(f"{where} is not an object with a `file`.", NAMING)
+        entries.append((where, entry))
     return entries
 
 
@@ -174,11 +176,12 @@ def _listed(
     by_id: Mapping[str, Prompt],
     texts: Mapping[str, Prompt],
     where: str,
+    hint: bool,
 ) -> Sample | Unmatched:
-    path = folder / file
-    if not path.resolve().is_relative_to(folder.resolve()):
+    path = inside(folder, file)
+    if path is None:
         raise UserError(
-            f"{where} names {file!r}, which is outside the folder.", "List files inside the videos folder only."
+            f"{where} names {file[:200]!r}, which is outside the folder.", "List files inside the videos folder only."
         )
     if not path.is_file():
         return Unmatched(file, f"{MANIFEST} lists it, but there is no such file")
@@ -191,7 +194,9 @@ def _listed(
         wanted, choices = str(entry.get("prompt", "")), list(texts)
         prompt = texts.get(_normal(wanted))
     if prompt is None:
-        return Unmatched(file, f"the suite has no prompt {wanted[:80]!r}", tuple(nearest(wanted, choices)))
+        return Unmatched(
+            file, f"the suite has no prompt {wanted[:80]!r}", tuple(nearest(wanted, choices) if hint else ())
+        )
     return Sample(path, file, prompt, seed, _other_text(entry, prompt))
 
 

@@ -1,4 +1,4 @@
-"""Which networks are in memory: loaded when a clip first wants them, gone when the last clip that does is done.
+"""Which networks are in memory: loaded when a clip first wants them, gone when no clip to come does.
 
 The 16 dimensions of the full suite read different videos, so that at no time all of their networks are needed.
 """
@@ -6,8 +6,8 @@ The 16 dimensions of the full suite read different videos, so that at no time al
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from time import perf_counter
 from typing import TypeVar
 
 from evalkit.backbones.base import Extractor, FeatureSpec, Reader, ReadsPrompts, Runtime
@@ -42,21 +42,16 @@ class Networks:
     """The extractors that the clips still to be read need.
 
     Args:
-        wants: what each of these clips needs.
-        prompts: the text of each clip's prompt.
+        prompts: the texts of all clips that will want a feature, by its name.
         store: where networks find their checkpoints.
         runtime: device, precision and batch of the networks.
     """
 
-    def __init__(self, wants: Sequence[Wants], prompts: Sequence[str], store: WeightStore, runtime: Runtime) -> None:
+    def __init__(self, prompts: Mapping[str, Sequence[str]], store: WeightStore, runtime: Runtime) -> None:
+        self.prompts = prompts
         self.store = store
         self.runtime = runtime
         self._ready: dict[str, Extractor] = {}
-        self._left = Counter(name for want in wants for name in want)
-        self._prompts: dict[str, list[str]] = {}
-        for want, prompt in zip(wants, prompts, strict=True):
-            for name in want:
-                self._prompts.setdefault(name, []).append(prompt)
 
     def missing(self, want: Wants) -> list[FeatureSpec]:
         """The features of `want` whose networks would have to be loaded."""
@@ -74,27 +69,29 @@ class Networks:
                 if feature.checkpoints:
                     self.store.vouch(feature.checkpoints)
                 if isinstance(extractor, ReadsPrompts):
-                    extractor.read_prompts(self._prompts[feature.name])
+                    extractor.read_prompts(self.prompts[feature.name])
                 self._ready[feature.name] = extractor
                 loaded(feature)
 
     def __getitem__(self, name: str) -> Extractor:
         return self._ready[name]
 
-    def done(self, want: Wants) -> None:
-        """A clip that wanted these has been read; what no other clip wants is let go."""
-        self._left.subtract(list(want))
-        for name in want:
-            if self._left[name] == 0:
-                self._ready.pop(name, None)
+    def keep(self, names: Collection[str]) -> None:
+        """Let go of all others."""
+        for name in self._ready.keys() - set(names):
+            del self._ready[name]
 
 
 class Guarded:
-    """A reader whose failure costs its own metrics on this one video, and nothing else of a long run."""
+    """A reader whose failure costs its own metrics on this one video, and nothing else of a long run.
+
+    `seconds` is what it has taken so far.
+    """
 
     def __init__(self, extractor: Extractor, feature: FeatureSpec, clip: Clip) -> None:
         self.pixels, self.size = feature.pixels, feature.size
         self.name = feature.name
+        self.seconds = 0.0
         self.failure: str | None = None
         self.reader: Reader | None = self._try(lambda: extractor.open(clip))
 
@@ -108,9 +105,12 @@ class Guarded:
         return f"{self.name} failed: {self.failure}" if features is None else features
 
     def _try(self, act: Callable[[], T]) -> T | None:
+        began = perf_counter()
         try:
             return act()
         except (RuntimeError, ValueError, ArithmeticError, IndexError) as e:  # torch: out of memory is a RuntimeError
             log.exception("%s failed", self.name)
             self.failure = (str(e).strip() or repr(e)).splitlines()[0][:200]
             return None
+        finally:
+            self.seconds += perf_counter() - began

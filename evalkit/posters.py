@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,19 @@ from PIL import Image
 from evalkit.files import write_atomically
 from evalkit.types import Frames, VideoInfo
 
+_END = b"\xff\xd9"  # of a JPEG
 SIZE = (320, 240)
 """Largest width and height of a still, in pixels."""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a still is there, to its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            return file.read() == _END
+    except OSError:
+        return False
 
 
 @dataclass(slots=True)

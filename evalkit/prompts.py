@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from evalkit.errors import UserError, nearest
 from evalkit.resources import resource
 from evalkit.types import Prompt, PromptSuite
+from evalkit.untrusted import is_file, parse_json, read_text, shown
 from evalkit.weights import Checkpoint, default_root
 
 OFFICIAL_LIST = Checkpoint(
@@ -33,6 +33,7 @@ OFFICIAL_LIST = Checkpoint(
 """VBench's 946 prompts: not redistributed here, fetched like a checkpoint."""
 
 OFFICIAL_INFO = OFFICIAL_LIST.file
+LONGEST_ID = 200
 
 
 def shipped() -> dict[str, Path]:
@@ -51,7 +52,7 @@ def load_suite(subset: str) -> PromptSuite:
     if subset == "full":
         return read_suite(_official_info(), name="full")
     path = Path(subset)
-    if path.is_file():
+    if is_file(path):
         return read_suite(path)
     names = [*shipped(), "full"]
     near = nearest(subset, names)
@@ -76,17 +77,14 @@ def read_suite(path: Path, name: str | None = None) -> PromptSuite:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"{path} is not a prompt file.", f"Use one of the formats {', '.join(readers)}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(
-            f"The prompt file {path} cannot be read: {e}.", "Save it as UTF-8 text and try again."
-        ) from None
-    records, source = reader(text, path)
+    records, source = reader(read_text(path, _REMEDY), path)
     width = max(3, len(str(len(records))))
     prompts = tuple(_prompt(r, f"{n:0{width}d}", f"{path}, prompt {n}") for n, r in enumerate(records, 1))
     _check(prompts, path)
     return PromptSuite(name or path.stem, prompts, source, standard=reader is _from_official)
+
+
+_REMEDY = "Save it as UTF-8 text and try again."
 
 
 def _official_info() -> Path:
@@ -105,6 +103,7 @@ def _official_info() -> Path:
 
 
 Records = tuple[list[Mapping[str, Any]], str]
+_MEND = "Mend the file and try again."
 
 
 def _from_txt(text: str, path: Path) -> Records:
@@ -115,7 +114,7 @@ def _from_jsonl(text: str, path: Path) -> Records:
     records = []
     for n, line in enumerate(text.split("\n"), 1):  # not splitlines: a prompt may hold U+2028
         if line.strip():
-            record = _json(line, f"{path}, line {n}")
+            record = parse_json(line, f"{path}, line {n}", _MEND)
             if not isinstance(record, Mapping):
                 raise UserError(
                     f"{path}, line {n} is not a JSON object.", 'Write {"id": ..., "text": ...} on each line.'
@@ -136,18 +135,11 @@ def _from_csv(text: str, path: Path) -> Records:
 
 
 def _from_official(text: str, path: Path) -> Records:
-    entries = _json(text, str(path))
+    entries = parse_json(text, str(path), _MEND)
     if not isinstance(entries, list) or not all(isinstance(e, Mapping) and "prompt_en" in e for e in entries):
         raise UserError(f"{path} is not a {OFFICIAL_INFO} list.", "Give the file from the official package.")
     keys = {"prompt_en": "text", "dimension": "dimensions", "auxiliary_info": "auxiliary"}
     return [{new: e[old] for old, new in keys.items() if old in e} for e in entries], f"VBench, {path.name}"
-
-
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as e:
-        raise UserError(f"{where} is not JSON: {e}.", "Mend the file and try again.") from None
 
 
 def _prompt(record: Mapping[str, Any], default_id: str, where: str) -> Prompt:
@@ -157,10 +149,18 @@ def _prompt(record: Mapping[str, Any], default_id: str, where: str) -> Prompt:
     dimensions = record.get("dimensions") or ()
     if isinstance(dimensions, str):
         dimensions = [name.strip() for name in dimensions.split(",")]
+    if not (isinstance(dimensions, list | tuple) and all(isinstance(name, str) for name in dimensions)):
+        raise UserError(f"{where}: `dimensions` is no list of names.", 'Write it as ["color", "scene"].')
     auxiliary = record.get("auxiliary") or {}
     if not isinstance(auxiliary, Mapping):
         raise UserError(f"{where}: `auxiliary` is not an object.", 'Write it as {"dimension": {...}}.')
-    return Prompt(str(record.get("id", default_id)).strip(), text, tuple(map(str, dimensions)), dict(auxiliary))
+    id_ = str(record.get("id", default_id)).strip()
+    if not (id_.isprintable() and 0 < len(id_) <= LONGEST_ID):
+        raise UserError(
+            f"{where} has the id {shown(id_[:80])!r}.",
+            f"An id has 1 to {LONGEST_ID} characters that can be printed, or is left out.",
+        )
+    return Prompt(id_, text, tuple(dimensions), dict(auxiliary))
 
 
 def _check(prompts: tuple[Prompt, ...], path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 from evalkit.errors import UserError
 from evalkit.scoring import BOUNDS, Totals, totals
+from evalkit.untrusted import parse_json, read_text
 
 Unit = Literal["percent", "fraction"]
 
@@ -27,6 +27,9 @@ MISSING_CELLS = {"", "-", "–", "—", "/", "n/a", "na", "nan", "none", "null"}
 
 # No model scores below 1 % here, so a value up to 1 in one of these columns can only be a fraction.
 NEVER_TINY = {name for name, bounds in BOUNDS.items() if bounds.low > 0.1} | {"aesthetic_quality", "imaging_quality"}
+
+
+MOST_COLUMNS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ def read_table(path: Path, unit: Unit | None = None) -> ScoreTable:
     text = _read_text(path)
     records = _json_records(path, text) if path.suffix.lower() == ".json" else _csv_records(path, text)
     columns = list(dict.fromkeys(column for _, record in records for column in record))
+    if len(columns) > MOST_COLUMNS:
+        raise UserError(f"{path} has {len(columns):,} columns, more than {MOST_COLUMNS:,}.", _expected())
     dimensions = _dimension_columns(path, columns)
     rows = [_row(where, record, dimensions) for where, record in records]
     decided, reason = (unit, "as given by --unit") if unit else _decide_unit(path, rows)
@@ -120,12 +125,7 @@ def read_table(path: Path, unit: Unit | None = None) -> ScoreTable:
 
 
 def _read_text(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte-order mark
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text.", "Save the table as CSV (UTF-8) or JSON.") from None
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror}.", "Give a .csv or .json file of scores.") from None
+    text = read_text(path, "Give a .csv or .json file of scores.")
     if not text.strip():
         raise UserError(f"{path} is empty.", _expected())
     return text
@@ -157,10 +157,7 @@ def _csv_records(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _json_records(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
-    try:
-        data = json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as e:
-        raise UserError(f"{path} is not JSON: {e}.", "Give a .csv file, or a list of objects, one a model.") from None
+    data = parse_json(text, str(path), "Give a .csv file, or a list of objects, one a model.", finite=False)
     if isinstance(data, dict) and data and all(isinstance(row, dict) for row in data.values()):
         data = [{"model": name} | row for name, row in data.items()]
     elif isinstance(data, dict):
@@ -168,13 +165,6 @@ def _json_records(path: Path, text: str) -> list[tuple[str, dict[str, Any]]]:
     if not (isinstance(data, list) and data and all(isinstance(row, dict) for row in data)):
         raise UserError(f"{path} holds no rows.", "Give a list of objects, one a model, with official dimension names.")
     return [(f"{path}, row {i}", row) for i, row in enumerate(data, start=1)]
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if repeated:
-        raise UserError(f"The key {repeated[0]!r} stands twice in one JSON object.", "Keep one of them.")
-    return dict(pairs)
 
 
 def _key(column: str) -> str:
@@ -226,7 +216,7 @@ def _number(where: str, cell: Any) -> float | None:
         return None
     try:
         number = math.nan if isinstance(cell, bool) else float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(cell, float) and math.isnan(cell):
         return None

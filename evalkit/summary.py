@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,11 +11,10 @@ import pandas as pd
 
 from evalkit import provenance
 from evalkit.comparability import Caveat, caveats
-from evalkit.files import write_atomically
 from evalkit.job import Benchmark, Outcome, Request, Result, Video
 from evalkit.metrics.base import MetricSpec
 from evalkit.protocol import Selection
-from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA
+from evalkit.records import RESULT_COLUMNS, VBENCH_SCHEMA, save_run
 from evalkit.scoring import BOUNDS, lingen_quality6, m4v_avg4, mean7, totals
 from evalkit.stats import bootstrap_mean
 from evalkit.store import content_key
@@ -32,16 +29,7 @@ def write_run(request: Request, command: Sequence[str], created: datetime, outco
     table = results_table(outcome.results)
     times = {"created": _timestamp(created), "finished": _timestamp(datetime.now(UTC))}
     record = {"command": list(command), **times, **_provenance(request, outcome)}
-    parquet = io.BytesIO()
-    table.to_parquet(parquet, index=False)
-    write_atomically(request.out / "results.parquet", parquet.getvalue())
-    _write_json(request, "vbench.json", summarise(request, outcome, table, record))
-    _write_json(request, "run.json", {"schema": RUN_SCHEMA, **record})
-
-
-def _write_json(request: Request, name: str, record: Mapping[str, Any]) -> None:
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(request.out / name, text.encode())
+    save_run(request.out, table, summarise(request, outcome, table, record), record)
 
 
 def results_table(results: Sequence[Result]) -> pd.DataFrame:

@@ -17,17 +17,26 @@ What the official package's readers do, and what is done here:
 
 A file that does not decode completely is an error and never a shorter clip. The official package scores whatever its
 reader happens to deliver, so a half-written file gets a score of its own, and nobody is told.
+
+Files are not trusted: only regular files are opened, only as MP4/QuickTime, Matroska/WebM or AVI (or as an image), no
+file may lead to another file or to the network, and frames larger than `MAX_PIXELS` are refused. What bugs in the
+decoders themselves could do is the business of `evalkit.decoding`, which runs this module in a process of its own.
 """
 
 from __future__ import annotations
 
+import importlib
+import os
 import queue
+import stat
 import threading
+import warnings
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -51,12 +60,35 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".g
 
 PILLOW_SUFFIXES = frozenset({".gif", ".png", ".jpg", ".jpeg"})
 MP4_SUFFIXES = frozenset({".mp4", ".m4v", ".mov"})
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+"""Demuxers of libavformat that files other than GIFs and stills are opened with. Others (HLS, DASH, concat, image
+sequences, ...) would open further files that the first one names."""
+
+PILLOW_FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP")
+"""What Pillow opens. Others among its formats start programs (EPS: Ghostscript) or are rarely looked after."""
+
 MAX_CHUNK_BYTES = 128 * 2**20
+MAX_PIXELS = 8192 * 8192
+"""Of a frame; twice 8K video. A few bytes can promise 65,535 x 65,535."""
+
+MAX_FRAMES = 2**20
+"""Of a clip: twelve hours at 24 frames per second. A few bytes can promise billions."""
+
+GIF_TAIL_BYTES = 2**16
 BT601_MATRICES = frozenset({0, 2, 5, 6})  # ITU-T H.273: RGB, unspecified, BT.470BG, SMPTE 170M
 GIF_TRAILER = b";"
 
 UPRIGHT = {0: (), 90: (("transpose", "cclock"),), 180: (("hflip", ""), ("vflip", "")), 270: (("transpose", "clock"),)}
 """Filters of libavfilter that undo a rotation, as decord applies them."""
+
+Part = Literal["own", "opencv"] | Size
+"""What an array of a chunk holds: frames in their own colours, in OpenCV's, or at another size."""
+
+Allocate = Callable[[Part, tuple[int, int, int, int]], Frames]
+"""Gives the array `(T, H, W, 3)` that a part of a chunk is written to."""
+
+# Pillow only warns of images between 90 and 180 million pixels.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +108,17 @@ class VideoError(UserError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}.", "Export or copy the video again, or take it out of the folder.")
+        self.path = path
         self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[Path, str]]:  # type: ignore[override]
+        return type(self), (self.path, self.reason)
+
+
+def preload() -> None:
+    """Import what opening a first file of some kind would: where memory or permission for it may be short later."""
+    importlib.import_module("av.subtitles.stream")
+    Image.init()
 
 
 def probe(path: Path) -> VideoInfo:
@@ -104,9 +146,42 @@ def read(
     Raises:
         VideoError: fewer frames decode than the container promises, or a frame is damaged.
     """
-    size = max(1, min(chunk, MAX_CHUNK_BYTES // (info.width * info.height * 3)))
-    chunks = _chunks(path, info, size, threads, sizes)
+    chunks = decode(path, info, chunk, sizes=sizes, threads=threads)
     return _decode_ahead(chunks, ahead) if ahead else chunks
+
+
+def decode(
+    path: Path,
+    info: VideoInfo,
+    chunk: int = 16,
+    *,
+    sizes: Collection[Size] = (),
+    threads: int = 1,
+    allocate: Allocate | None = None,
+) -> Generator[FrameChunk, None, None]:
+    """As `read`, in the caller's thread, into arrays that `allocate` gives where the caller has room of its own."""
+    return _chunks(path, info, chunk_length(info, chunk), threads, sizes, allocate or _new)
+
+
+def chunk_length(info: VideoInfo, chunk: int = 16) -> int:
+    """How many frames a chunk of that clip has, the last one aside."""
+    return max(1, min(chunk, MAX_CHUNK_BYTES // max(1, info.width * info.height * 3)))
+
+
+def check_promise(path: Path, info: VideoInfo) -> None:
+    """What was said about a video may come from a file, too.
+
+    Raises:
+        VideoError: there can be no such video.
+    """
+    _check_size(path, info.width, info.height)
+    _check_length(path, info.n_frames)
+    if min(info.width, info.height, info.n_frames) < 1:
+        raise VideoError(path, f"no video has {info.n_frames} frames of {info.width} x {info.height} pixels")
+
+
+def _new(part: Part, shape_THWC: tuple[int, int, int, int]) -> Frames:
+    return np.empty(shape_THWC, np.uint8)
 
 
 def read_frames(path: Path, indices: Sequence[int]) -> Frames:
@@ -121,7 +196,7 @@ def read_frames(path: Path, indices: Sequence[int]) -> Frames:
         raise IndexError(f"frames {min(indices)} to {max(indices)} of a clip of {info.n_frames}")
     found: dict[int, Frames] = {}
     last = max(indices, default=-1)
-    with closing(_chunks(path, info, 1, threads=1)) as chunks:
+    with closing(decode(path, info, 1)) as chunks:
         while len(found) < len(set(indices)):
             piece = next(chunks)
             assert piece.start <= last
@@ -156,9 +231,11 @@ def varies_in_rate(path: Path) -> bool:
 def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream], None, None]:
     # To learn a stream's format libavformat decodes some frames when it opens a file: a third of the time that a short
     # clip takes. An MP4's index holds all of it.
-    options = {"skip_frame": "all"} if path.suffix.lower() in MP4_SUFFIXES else {}
+    options = dict(_CLOSED_IN) | ({"skip_frame": "all"} if path.suffix.lower() in MP4_SUFFIXES else {})
+    _check_is_file(path)
     try:
-        container = av.open(str(path), options=options, metadata_errors="replace")
+        # An absolute path: one that begins like an address ("concat:", "http:") would be taken for one.
+        container = av.open(os.path.abspath(path), options=options, metadata_errors="replace")  # noqa: PTH100
     except (av.FFmpegError, OSError) as e:
         raise VideoError(path, _why_not_opened(path, e)) from e
     with container:
@@ -167,12 +244,49 @@ def _opened(path: Path) -> Generator[tuple[InputContainer, VideoStream], None, N
         stream = container.streams.video[0]
         if not hasattr(stream, "thread_count"):  # PyAV lends the decoder's attributes to the stream, if there is one
             raise VideoError(path, "no decoder for its video stream")
+        _check_size(path, stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         yield container, stream
 
 
+_CLOSED_IN = {
+    "format_whitelist": CONTAINERS,
+    "protocol_whitelist": "file",
+    "enable_drefs": "0",
+}
+
+
+def _check_is_file(path: Path) -> None:
+    """Only regular files: a pipe would hang, a device may never end."""
+    try:
+        kind = path.stat().st_mode
+    except OSError as e:
+        raise VideoError(path, "no such file" if isinstance(e, FileNotFoundError) else _cannot_be_read(e)) from e
+    except ValueError as e:  # a null byte
+        raise VideoError(path, "no such file") from e
+    if stat.S_ISDIR(kind):
+        raise VideoError(path, "no such file")
+    if not stat.S_ISREG(kind):
+        raise VideoError(path, "not a regular file")
+
+
+def _cannot_be_read(error: OSError) -> str:
+    return f"the file cannot be read ({(error.strerror or str(error)).lower()})"
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(path, f"frames of {width} x {height} pixels are larger than {MAX_PIXELS // 10**6} megapixels")
+
+
+def _check_length(path: Path, n_frames: int) -> None:
+    if n_frames > MAX_FRAMES:
+        raise VideoError(path, f"more than {MAX_FRAMES:,} frames")
+
+
 def _why_not_opened(path: Path, error: Exception) -> str:
-    if not path.is_file():
-        return "no such file"
+    if isinstance(error, PermissionError):
+        return _cannot_be_read(error)
     if path.stat().st_size == 0:
         return "empty file"
     if missing_bytes(path):
@@ -190,6 +304,7 @@ def _probe_stream(path: Path) -> VideoInfo:
         if not n_frames:
             raise VideoError(path, "the video stream has no frames")
         frame = _first_frame(path, stream, lead)
+        _check_size(path, frame.width, frame.height)
         rotation = round(frame.rotation / 90) * 90 % 360
         height, width = (frame.width, frame.height) if rotation % 180 else (frame.height, frame.width)
         return VideoInfo(
@@ -212,6 +327,7 @@ def _count(path: Path, container: InputContainer, stream: VideoStream) -> tuple[
                 if not n_frames:
                     lead.append(packet)
                 n_frames += not packet.is_discard and _is_shown(packet, stream.codec_context.name)
+                _check_length(path, n_frames)
     except av.FFmpegError as e:
         if not missing_bytes(path):
             raise VideoError(path, f"damaged after frame {n_frames} ({e.strerror})") from e
@@ -240,22 +356,25 @@ def _first_frame(path: Path, stream: VideoStream, lead: Sequence[Packet[VideoStr
 
 
 def _chunks(
-    path: Path, info: VideoInfo, size: int, threads: int, sizes: Collection[Size] = ()
+    path: Path, info: VideoInfo, size: int, threads: int, sizes: Collection[Size], allocate: Allocate
 ) -> Generator[FrameChunk, None, None]:
     """Stack frames into chunks of `size`, and insist on `info.n_frames` of them."""
+    check_promise(path, info)
     is_image = path.suffix.lower() in PILLOW_SUFFIXES
     with closing(_image_frames(path, info) if is_image else _stream_frames(path, info, threads, sizes)) as pictures:
         for start in range(0, info.n_frames, size):
             n = min(size, info.n_frames - start)
-            yield _stack(path, info, pictures, start, n)
+            yield _stack(path, info, pictures, start, n, allocate)
         if next(pictures, None) is not None:
             raise VideoError(path, f"more than the {info.n_frames} frames that the container lists")
 
 
-def _stack(path: Path, info: VideoInfo, pictures: Iterator[_Picture], start: int, n: int) -> FrameChunk:
-    frames_THWC = np.empty((n, info.height, info.width, 3), np.uint8)
+def _stack(
+    path: Path, info: VideoInfo, pictures: Iterator[_Picture], start: int, n: int, allocate: Allocate
+) -> FrameChunk:
+    frames_THWC = allocate("own", (n, info.height, info.width, 3))
     opencv_THWC: Frames | None = None
-    scaled: dict[Size, list[Frames]] = {}
+    scaled: dict[Size, Frames] = {}
     for i in range(n):
         picture = next(pictures, None)
         if picture is None:
@@ -264,13 +383,17 @@ def _stack(path: Path, info: VideoInfo, pictures: Iterator[_Picture], start: int
             raise VideoError(path, f"the frame size changes at frame {start + i}")
         frames_THWC[i] = picture.own_HWC
         if picture.opencv_HWC is not None:
-            opencv_THWC = frames_THWC.copy() if opencv_THWC is None else opencv_THWC
+            if opencv_THWC is None:
+                opencv_THWC = allocate("opencv", frames_THWC.shape)
+                opencv_THWC[:i] = frames_THWC[:i]
             opencv_THWC[i] = picture.opencv_HWC
         elif opencv_THWC is not None:
             opencv_THWC[i] = picture.own_HWC
         for size, pixels_HWC in picture.scaled.items():
-            scaled.setdefault(size, []).append(pixels_HWC)
-    return FrameChunk(start, frames_THWC, opencv_THWC, {size: np.stack(pixels) for size, pixels in scaled.items()})
+            if size not in scaled:
+                scaled[size] = allocate(size, (n, size[1], size[0], 3))
+            scaled[size][i] = pixels_HWC
+    return FrameChunk(start, frames_THWC, opencv_THWC, scaled)
 
 
 def _stream_frames(
@@ -347,14 +470,20 @@ def _pixels(rgb: VideoFrame) -> Frames:
 @contextmanager
 def _opened_image(path: Path) -> Generator[Image.Image, None, None]:
     """Open with Pillow; whatever goes wrong inside is the file's fault."""
+    _check_is_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
+            _check_size(path, image.width, image.height)
             yield image
     except VideoError:
         raise
+    except PermissionError as e:
+        raise VideoError(path, _cannot_be_read(e)) from e
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise VideoError(path, f"larger than {MAX_PIXELS // 10**6} megapixels") from e
     except Exception as e:  # on bad data Pillow raises IndexError, struct.error, SyntaxError and more
-        if not path.is_file() or not path.stat().st_size:
-            raise VideoError(path, "empty file" if path.is_file() else "no such file") from e
+        if not path.stat().st_size:
+            raise VideoError(path, "empty file") from e
         detail = "unknown format" if isinstance(e, UnidentifiedImageError) else str(e) or type(e).__name__
         raise VideoError(path, f"not a whole image ({detail.splitlines()[0]})") from e
 
@@ -362,16 +491,25 @@ def _opened_image(path: Path) -> Generator[Image.Image, None, None]:
 def _probe_image(path: Path) -> VideoInfo:
     with _opened_image(path) as image:
         animated = image.format == "GIF"
-        if animated and not path.read_bytes().rstrip(b"\0").endswith(GIF_TRAILER):
+        if animated and not _ends_as_gif(path):
             raise VideoError(path, f"truncated: {getattr(image, 'n_frames', 0)} frames are there, the end is missing")
+        n_frames = getattr(image, "n_frames", 1) if animated else 1
+        _check_length(path, n_frames)
         return VideoInfo(
             width=image.width,
             height=image.height,
-            n_frames=getattr(image, "n_frames", 1) if animated else 1,
+            n_frames=n_frames,
             fps=1000 / (image.info.get("duration") or 100) if animated else 0.0,
             codec=str(image.format).lower(),
             pixel_format=image.mode.lower(),
         )
+
+
+def _ends_as_gif(path: Path) -> bool:
+    """Whether the trailer is there; zeros after it are common."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - GIF_TAIL_BYTES))
+        return file.read().rstrip(b"\0").endswith(GIF_TRAILER)
 
 
 def _image_frames(path: Path, info: VideoInfo) -> Generator[_Picture, None, None]:
@@ -379,6 +517,7 @@ def _image_frames(path: Path, info: VideoInfo) -> Generator[_Picture, None, None
         for index, frame in enumerate(ImageSequence.Iterator(image)):
             if index == info.n_frames:  # an animated PNG is one picture to the official package
                 return
+            _check_size(path, frame.width, frame.height)
             yield _Picture(np.asarray(frame.convert("RGB")))
 
 

@@ -10,12 +10,15 @@ archives, which can run code; they are opened only if their sha256 is the publis
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pickle
+import struct
 import warnings
 import weakref
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +32,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_UNREADABLE: tuple[type[Exception], ...] = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    MemoryError,
+)
+_UNREADABLE += (LookupError, TypeError, ValueError, AttributeError, AssertionError, OverflowError)
+_UNREADABLE += (struct.error, zlib.error)
+"""How a damaged archive or pickle can fail."""
+
 LEDGER = "m4v-eval-sha256.json"
-"""Written beside the checkpoints: sha256 of each file, with the size and mtime it was computed at."""
+"""Written beside the checkpoints: sha256 of each file, with the size and times it was computed at, and a checksum."""
+_CHECK = "checksum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +152,18 @@ class WeightStore:
             self._write(ledger)
 
     def sha256(self, checkpoint: Checkpoint) -> str:
-        """The file's sha256; computed once and remembered until the file's size or mtime changes.
+        """The file's sha256; computed once and remembered until the file changes.
+
+        A change that leaves size and mtime as they were shows in the ctime. Damage on disk shows in none of them:
+        `m4v-eval weights verify` reads the files again.
 
         Raises:
             MissingWeights: no such file.
             UserError: the file is not the one its publisher (or an earlier verified use) vouches for.
         """
         path = self.path(checkpoint)
-        stamp = [path.stat().st_size, path.stat().st_mtime_ns]
+        stat = path.stat()
+        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
         ledger = self._ledger()
         entry = ledger.get(checkpoint.file, {})
         known = entry.get("stamp") == stamp
@@ -178,12 +198,13 @@ class WeightStore:
                 if checkpoint.archive and _is_torchscript(path):
                     return dict(torch.jit.load(str(path), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]
                 mapped = mapped and zipfile.is_zipfile(path)  # torch's older format cannot be mapped
+                _refuse_packed(path)
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, OSError) as e:
+            tensors = _unwrap(loaded)
+        except _UNREADABLE as e:
             raise _not_a_checkpoint(
                 checkpoint, path, str(e).strip().splitlines()[0][:160] if str(e) else repr(e)
             ) from e
-        tensors = _unwrap(loaded)
         if tensors is None:
             raise _not_a_checkpoint(checkpoint, path, "it holds no table of tensors")
         return tensors
@@ -191,13 +212,29 @@ class WeightStore:
     def _ledger(self) -> dict[str, Any]:
         try:
             ledger = json.loads((self.root / LEDGER).read_text())
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError, RecursionError):
             return {}
-        return ledger if isinstance(ledger, dict) else {}
+        if not isinstance(ledger, dict) or ledger.pop(_CHECK, None) not in (None, _checksum(ledger)):
+            return {}
+        entries = ledger.items()
+        return {key: e for key, e in entries if isinstance(e, dict) and isinstance(e.get("sha256"), str)}
 
     def _write(self, ledger: Mapping[str, Any]) -> None:
         with contextlib.suppress(RunFailed):  # a read-only cache is fine: the hash is computed again next time
-            write_atomically(self.root / LEDGER, json.dumps(ledger, indent=1, sort_keys=True).encode())
+            sealed = {**ledger, _CHECK: _checksum(ledger)}
+            write_atomically(self.root / LEDGER, json.dumps(sealed, indent=1, sort_keys=True).encode())
+
+
+def _checksum(ledger: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(ledger, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_packed(path: Path) -> None:
+    """Raises ValueError for an archive that would unpack to more than it has; `torch.save` packs nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("it unpacks to more than it has")
 
 
 def _is_torchscript(path: Path) -> bool:

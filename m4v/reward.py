@@ -13,7 +13,6 @@ Axes: B batch, C latent channels, T latent frames, Y rows, X columns; pixels BTH
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +39,7 @@ from m4v.latents import LatentCodec
 from m4v.parallel import Processes, processes
 from m4v.recipe import Recipe
 from m4v.reward_models import Reward, clip_reward, colourfulness, hpsv2_reward, named_colours, shapes_rewards
-from m4v.train import Log, Progress, Run, StepRecord, interruptible
+from m4v.train import Log, Progress, Run, StepRecord, interruptible, writing_in
 
 __all__ = [
     "PAPER_REWARD",
@@ -137,7 +136,7 @@ def reward_learning(
     check_phase(begun.recipe, rewards, file, out)
     recipe = phase_recipe(begun.recipe, config, sorted(rewards))
     labelled = Labelled(source, labels(config, sorted(rewards), file))
-    with processes(device) as where, interruptible() as interrupted:
+    with processes(device) as where, interruptible() as interrupted, writing_in(out):
         return RewardRun(begun, recipe, labelled, out, where, rewards, config, cache).finish(interrupted, progress)
 
 
@@ -215,7 +214,7 @@ class RewardRun(Run):
         self.codec.requires_grad_(False)
         if cache and isinstance(source.source, VideoSource):
             self.cached = CachedLatents(source.source, self.codec, cache)
-        self.reward_log = RewardLog(out / REWARD_LOG, self.step) if where.first else None
+        self.reward_log = Log(out / REWARD_LOG, self.step) if where.first else None
 
     def _codec(self, found: Checkpoint | None) -> LatentCodec:
         """The codec of the training before: statistics are not measured again."""
@@ -226,7 +225,7 @@ class RewardRun(Run):
         record = super()._advance()
         noted = self._record(record.step)
         if self.reward_log:
-            self.reward_log.note(noted)
+            self.reward_log.write(noted)
         return record
 
     def _record(self, step: int) -> RewardRecord:
@@ -345,11 +344,3 @@ def decode_last(codec: LatentCodec, latents_BCTYX: Tensor, frames: int, context:
     past, last = latents_BCTYX[:, :, max(0, before - context) : before].detach(), latents_BCTYX[:, :, before:]
     pixels_BTHWC = codec.synthesise(torch.cat([past, last], dim=2))
     return pixels_BTHWC[:, -codec.shape.temporal * last.shape[2] :]
-
-
-class RewardLog(Log):
-    """The log of rewards, beside the loss log and resumed as that is."""
-
-    def note(self, record: RewardRecord) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record._asdict()) + "\n")

@@ -6,12 +6,14 @@ a killed run goes on as if nothing had happened, and all variants of an ablation
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -95,11 +97,37 @@ def train(
 
     Raises:
         ValueError: a checkpoint in `out` belongs to another recipe (the fields are named), or `init` does not fit.
-        TrainingFailed: the loss is not finite, or memory ran out; the last good checkpoint is kept.
+        TrainingFailed: the loss is not finite, memory ran out, or the disk is full; the last good checkpoint is kept.
         TrainingInterrupted: Ctrl-C; a checkpoint was written.
     """
-    with processes(device) as where, interruptible() as interrupted:
+    if is_finished(recipe, source, out):
+        return out / LAST
+    with processes(device) as where, interruptible() as interrupted, writing_in(out):
         return Run(recipe, source, out, where, init, cache).finish(interrupted, progress)
+
+
+def is_finished(recipe: Recipe, source: Source, out: Path) -> bool:
+    """Whether `last.pt` holds the last step; then the folder is only read, and need not be writable.
+
+    Raises:
+        ValueError: it belongs to another recipe.
+    """
+    try:
+        found = load_checkpoint(out / LAST)
+    except ValueError:
+        return False
+    check_same_run(found, recipe, source.describe(), out)
+    return found.step >= recipe.train.steps
+
+
+@contextmanager
+def writing_in(out: Path) -> Iterator[None]:
+    """Turn what the machine has against a folder into words."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename or out}: {error.strerror or error}"
+        raise TrainingFailed(f"{what}; free space, or let this user write in {out}, and run it again") from error
 
 
 class Run:
@@ -263,24 +291,59 @@ class Log:
     def __init__(self, path: Path, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        kept = "".join(line + "\n" for line in _complete(path) if json.loads(line)["step"] < step)
+        kept = "".join(line + "\n" for line in _complete(path) if (_checked(line) or {"step": step})["step"] < step)
         fresh = path.with_suffix(".part")
         fresh.write_text(kept, encoding="utf-8")
         fresh.replace(path)
 
-    def write(self, record: StepRecord) -> None:
-        """Append a line at once: a kill may lose the last line, never an earlier one."""
-        line = (json.dumps(record._asdict()) + "\n").encode()
+    def write(self, record: NamedTuple) -> None:
+        """Append a line at once, with its checksum: a kill may lose the last line, never an earlier one.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        fields = record._asdict()
+        line = (json.dumps(fields | {_CHECK: _checksum(fields)}) + "\n").encode()
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND)
         try:
-            os.write(handle, line)
+            if os.write(handle, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
         finally:
             os.close(handle)
 
 
+_CHECK = "crc32"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a log, a step each; none if there is no log.
+
+    Raises:
+        ValueError: a line is damaged; names it.
+    """
+    records = [_checked(line) for line in _complete(path)]
+    if None in records:
+        raise ValueError(f"{path}, line {records.index(None) + 1}: damaged on disk")
+    return [record for record in records if record is not None]
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(fields).encode()):08x}"
+
+
+def _checked(line: str) -> dict[str, Any] | None:
+    """The record of a line; None if it is damaged."""
+    try:
+        fields: dict[str, Any] = json.loads(line)
+        check = fields.pop(_CHECK, None)  # logs of earlier versions have none
+        return fields if "step" in fields and check in (None, _checksum(fields)) else None
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
 def _complete(path: Path) -> list[str]:
     """The lines of a log that were written to their end."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return text.split("\n")[:-1]
 
 

@@ -283,7 +283,7 @@ def test_files_that_are_no_ablation(tmp_path: Path, text: str, says: str) -> Non
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="does not exist"):
         read_ablation(tmp_path / "mine.yaml")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from evalkit.ablate.command import Request, prepare
-from evalkit.ablate.execute import Setting, losses, run_all
+from evalkit.ablate.execute import Setting, run_all
 from evalkit.ablate.experiment import Experiment, Variant
 from evalkit.ablate.record import make_record
+from evalkit.ablate.training import losses
 from evalkit.ablation import load_all
 from evalkit.job import Silent
 from evalkit.options import parse_profile

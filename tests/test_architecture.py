@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Each layer may import the layers before it, and modules of its own package.
 LAYERS = (
     {"errors", "events", "resources", "types"},
-    {"container_end", "encode", "files", "lock", "memory", "provenance", "scenes"},
+    {"container_end", "encode", "files", "lock", "memory", "provenance", "run_log", "scenes", "untrusted"},
     {"figure", "records", "store", "timings", "video", "weights"},
     {"decoding", "prompts"},
     {"download", "matching", "posters"},
@@ -24,9 +24,10 @@ LAYERS = (
     {"protocol", "static_filter"},
     {"job", "reference", "score_table", "workload"},
     {"ablation", "audit", "comparability", "compare", "engine", "identify"},
-    {"crew", "summary"},
+    {"agenda", "summary"},
+    {"crew"},
     {"adjacency", "distribution", "flops", "generation", "official_results", "scoring_pass", "study", "subset_study"},
-    {"flickering"},
+    {"flickering", "shards"},
     {"ablation_record", "cost_record", "latency"},
     {"export", "report"},
     {"demo", "doctor", "runner"},

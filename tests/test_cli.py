@@ -17,18 +17,22 @@ from tests.clips import gradient_frames, write_clip
 COMMANDS = (
     "ablate",
     "adjacency",
+    "cancel",
     "compare",
     "demo-clips",
     "distribution",
     "doctor",
+    "export",
     "flops",
     "generate",
     "latency",
     "official",
+    "plan",
     "prompts",
     "reference",
     "report",
     "score",
+    "status",
     "study",
     "subset-study",
     "vbench",
@@ -84,7 +88,8 @@ def test_a_whole_run(videos: Path, tmp_path: Path) -> None:
     assert "lite/imaging_quality" in done.stdout
     assert str(tmp_path / "run" / "report.html") in done.stdout.replace("\n", "")
     left = {p.name for p in (tmp_path / "run").iterdir() if not p.name.startswith(".")}
-    assert left == {"run.json", "vbench.json", "results.parquet", "results.jsonl", "posters", "report.html"}
+    results = {"results.jsonl", "results.parquet", "posters"}
+    assert left == {"run.json", "timings.jsonl", "vbench.json", "report.html", *results}
     summary = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert summary["schema"] == "m4v-eval/vbench/1"
     assert summary["profile"] == "lite"
@@ -153,10 +158,12 @@ def test_without_weights_and_profile_the_message_names_both_ways_out(videos: Pat
 
 
 def test_a_full_disk_costs_no_finished_result(videos: Path, tmp_path: Path) -> None:
-    """A file-size limit stands in for a full disk: the journal fits, the report does not."""
+    """A file-size limit stands in for a disk that is full when the report is to be written."""
     script = (
         "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); from evalkit.cli import main; main()"
+        "import evalkit.report as report; real = report.render;"
+        "fill = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        "report.render = lambda *a, **k: (fill(), real(*a, **k))[1]; from evalkit.cli import main; main()"
     )
     options = ["vbench", "--subset", videos / "suite.jsonl", "--videos", videos, "--profile", "lite"]
     command = [sys.executable, "-c", script, *map(str, options), "--out", str(tmp_path / "run")]

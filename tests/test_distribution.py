@@ -35,8 +35,8 @@ from typer.testing import CliRunner, Result
 
 from evalkit.backbones.base import Runtime
 from evalkit.cli import INCOMPLETE, build_app
+from evalkit.decoding import Decoder, Job
 from evalkit.distribution import Gaussian, Request, evaluate, frechet_distance, inception_score, kernel_distance
-from evalkit.distribution import features as features_module
 from evalkit.distribution.inception_score import split_frames
 from evalkit.distribution.jackknife import MAX_GROUPS, Estimate, Grouped, deal, jackknife
 from evalkit.distribution.kernel import KernelSums
@@ -416,7 +416,7 @@ def test_the_record_counts_warns_and_compares(record: dict[str, Any], request_: 
 
 @contextlib.contextmanager
 def no_decoding() -> Iterator[None]:
-    with mock.patch.object(features_module, "read", side_effect=AssertionError("decoded again")):
+    with mock.patch.object(Decoder, "read", side_effect=AssertionError("decoded again")):
         yield
 
 
@@ -432,16 +432,18 @@ def test_a_killed_run_goes_on_where_it_was(folders: Path, weights: Path, tmp_pat
     )
     seen: list[Path] = []
 
-    def read_some(path: Path, *args: Any, **kwargs: Any) -> Any:
+    read = Decoder.read
+
+    def read_some(decoder: Decoder, job: Job) -> Any:
         if len(seen) == 3:
             raise KeyboardInterrupt
-        seen.append(path)
-        return read(path, *args, **kwargs)
+        seen.append(job.path)
+        return read(decoder, job)
 
-    with mock.patch.object(features_module, "read", read_some), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(Decoder, "read", read_some), pytest.raises(KeyboardInterrupt):
         evaluate(request)
     rest: list[Path] = []
-    with mock.patch.object(features_module, "read", lambda path, info: rest.append(path) or read(path, info)):
+    with mock.patch.object(Decoder, "read", lambda decoder, job: rest.append(job.path) or read(decoder, job)):
         record = evaluate(request)
     assert len(rest) == 6 - 3
     assert not set(rest) & set(seen)

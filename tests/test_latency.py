@@ -619,7 +619,7 @@ def test_other_files_are_no_records(tmp_path: Path, text: str, says: str) -> Non
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UserError, match=says):
         record.load(tmp_path / "r.json")
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="does not exist"):
         record.load(tmp_path / "missing.json")
 
 
@@ -815,7 +815,7 @@ def test_a_users_network(command: Callable[..., tuple[int, str, str]]) -> None:
         (["--model", "m4v-tinny"], "Did you mean m4v-tiny"),
         (["--compile", "--breakdown"], "Leave one of the two out"),
         (["--device", "meta"], "only CPUs and CUDA GPUs"),
-        (["--against", "nowhere.json"], "No such file"),
+        (["--against", "nowhere.json"], "does not exist"),
         (["--model", "user.py:make", "--frames", "9"], "--frames is of no use"),
         (["--model", "user.py:wrong"], "shapes cannot be multiplied"),
         (["--model", "user.py:half", "--dtype", "fp16"], "does not run in fp16"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import evalkit.scoring_pass
 import evalkit.suites.long
 from evalkit import scenes
 from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
 from evalkit.backbones.parts import FirstFrames, InParts, PartedClip, in_parts
+from evalkit.decoding import Decoder, Job
 from evalkit.errors import UserError
 from evalkit.job import Request
 from evalkit.metrics import registry
@@ -24,7 +25,7 @@ from evalkit.records import RunRecord
 from evalkit.report.page import compose
 from evalkit.suites.base import score
 from evalkit.suites.long import BETWEEN, Long, cut, divide, fuse, long_metric, long_metrics, score_parts, seconds_of
-from evalkit.types import Array, Clip, Frames, Prompt, Score, VideoInfo
+from evalkit.types import Array, Clip, FrameChunk, Frames, Prompt, Score, VideoInfo
 from evalkit.weights import WeightStore
 from tests.clips import gradient_frames, moving_scene, write_clip
 from tests.parity import long_i2v
@@ -271,21 +272,20 @@ def test_a_second_run_decodes_nothing(folder: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(evalkit.scoring_pass, "read", refuse)
-    monkeypatch.setattr(evalkit.suites.long, "read", refuse)
+    monkeypatch.setattr(Decoder, "read", refuse)
     assert run(folder, True).summary["videos"] == first.summary["videos"]
 
 
 def test_a_killed_run_goes_on_where_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, did = evalkit.scoring_pass.read, []
+    real, did = Decoder.read, []
 
-    def read(path: Path, *rest: object, **options: object) -> object:
-        did.append(path.name)
+    def read(decoder: Decoder, job: Job) -> Iterator[FrameChunk]:
+        did.append(job.path.name)
         if len(did) == 2:
             raise KeyboardInterrupt
-        return real(path, *rest, **options)  # type: ignore[arg-type]
+        return real(decoder, job)
 
-    monkeypatch.setattr(evalkit.scoring_pass, "read", read)
+    monkeypatch.setattr(Decoder, "read", read)
     cut_short = run(folder)
     assert cut_short.summary["interrupted"]
     assert run(folder).summary["videos"] != cut_short.summary["videos"]

@@ -101,7 +101,7 @@ def test_a_manifest_decides(tmp_path: Path) -> None:
         (("readme.txt",), None, "holds no videos"),
         (("x.mp4",), [{"file": "../x.mp4", "prompt_id": "p-1"}], "outside the folder"),
         (("x.mp4",), [{"file": "/etc/passwd", "prompt_id": "p-1"}], "outside the folder"),
-        (("x.mp4",), ["{not json"], "line 1 is not an object"),
+        (("x.mp4",), ["{not json"], "line 1 cannot be read: it is not JSON"),
         (("x.mp4",), [[1]], "line 1 is not an object"),
         (("x.mp4",), [{"file": 3}], "line 1 is not an object"),
         (("x.mp4",), [{"file": "x.mp4", "prompt_id": "p-1", "seed": "0"}], "has the seed '0'"),

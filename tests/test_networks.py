@@ -63,13 +63,13 @@ def test_each_is_loaded_once_and_only_what_is_still_wanted_stays(wanted: list[fr
     loaded = Loaded()
     specs = {name: loaded.feature(name) for name in "abcde"}
     plans = [{name: specs[name] for name in sorted(want)} for want in wanted]
-    networks = Networks(plans, ["p"] * len(plans), WeightStore(default_root()), Runtime())
+    networks = Networks({name: ["p"] for name in specs}, WeightStore(default_root()), Runtime())
     order = in_turn(plans)
     for n, i in enumerate(order):
         networks.load(networks.missing(plans[i]), lambda feature: None)
         assert all(networks[name] is loaded.alive[name]() for name in plans[i])
-        networks.done(plans[i])
         still = {name for j in order[n + 1 :] for name in plans[j]}
+        networks.keep(still)
         assert loaded.names() == still & set(loaded.built)
     assert all(times == 1 for times in loaded.built.values())
 
@@ -85,7 +85,6 @@ def test_prompts_are_read_beforehand_by_those_who_ask() -> None:
             told.append(list(prompts))  # type: ignore[call-overload]
 
     words = FeatureSpec("words", 1, lambda store, runtime: Reads())
-    plans = [{"words": words}, {}, {"words": words}]
-    networks = Networks(plans, ["a cat", "a dog", "a fox"], WeightStore(default_root()), Runtime())
+    networks = Networks({"words": ["a cat", "a fox"], "other": ["a dog"]}, WeightStore(default_root()), Runtime())
     networks.load([words], lambda feature: None)
     assert told == [["a cat", "a fox"]]

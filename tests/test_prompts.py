@@ -78,7 +78,7 @@ def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, texts: list[
     [
         ("p.txt", "", "holds no prompts"),
         ("p.txt", b"\xff\xfe\x00bad", "cannot be read"),
-        ("p.jsonl", '{"id": 1', "line 1 is not JSON"),
+        ("p.jsonl", '{"id": 1', "line 1 cannot be read: it is not JSON"),
         ("p.jsonl", "[1]", "line 1 is not a JSON object"),
         ("p.jsonl", '{"id": "a"}', "prompt 1 has no text"),
         ("p.jsonl", '{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}', "gives the id 'a' to several"),

@@ -7,10 +7,12 @@ have tests of their own.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,14 +20,14 @@ import numpy as np
 import pytest
 
 import evalkit.runner
-import evalkit.scoring_pass
 from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
+from evalkit.decoding import Decoder, Job, Limits
 from evalkit.errors import RunFailed, UserError
-from evalkit.job import Request
+from evalkit.job import Request, Silent
 from evalkit.metrics.base import MetricSpec
 from evalkit.records import RunRecord
 from evalkit.runner import score_folder
-from evalkit.types import Array, Clip, Features, Frames, Score
+from evalkit.types import Array, Clip, Features, FrameChunk, Frames, Score
 from evalkit.weights import WeightStore
 from tests.clips import gradient_frames, write_clip
 
@@ -43,13 +45,13 @@ class Bench:
         self.fail: Callable[[Frames], None] = lambda frames_BHWC: None
         self.metrics = {m.name: m for m in (self.brightness(), self.last(), self.words())}
         monkeypatch.setattr(evalkit.runner, "registry", lambda profile: self.metrics)
-        real_read = evalkit.scoring_pass.read
+        real_read = Decoder.read
 
-        def read(path: Path, *args: object, **kwargs: object) -> object:
+        def read(decoder: Decoder, job: Job) -> Iterator[FrameChunk]:
             self.did["decode"] += 1
-            return real_read(path, *args, **kwargs)  # type: ignore[arg-type]
+            return real_read(decoder, job)
 
-        monkeypatch.setattr(evalkit.scoring_pass, "read", read)
+        monkeypatch.setattr(Decoder, "read", read)
 
     def mean_pixel(self) -> FeatureSpec:
         def embed(frames_BHWC: Frames) -> Array:
@@ -245,6 +247,34 @@ def test_a_network_that_fails_on_one_video_costs_that_video_only(bench: Bench, r
     assert bench.did["decode"] == 1  # a failure is tried again
 
 
+class Freezing(Silent):
+    """Stops the process that decodes at the first frames of the scoring, as a dead network share would."""
+
+    def __init__(self) -> None:
+        self.frozen = 0
+
+    def start(self, what: str, total: int) -> None:
+        self.is_scoring = what.startswith("scoring")
+
+    def advance(self, steps: int = 1) -> None:
+        if self.is_scoring and not self.frozen:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+            named = {int(child): Path(f"/proc/{child}/cmdline").read_bytes() for child in children}
+            (self.frozen,) = (child for child, command in named.items() if b"evalkit.decoding" in command)
+            os.kill(self.frozen, signal.SIGSTOP)
+
+
+def test_a_decoder_that_hangs_costs_its_video_only(bench: Bench, request_: Request) -> None:
+    write_clip(request_.videos / "001-0.mp4", gradient_frames(100, 48, 64, 40))  # more than is decoded ahead
+    request = replace(request_, limits=Limits(timeout_s=1.0))
+    record = score_folder(request, freezing := Freezing())
+    assert freezing.frozen
+    lost = {file for file, _ in reasons(record)}
+    assert lost == {"001-0.mp4"}
+    assert set(reasons(record).values()) == {"the decoder gave no frame for 1 s"}
+    assert reasons(score_folder(request)) == {}  # the machine was to blame, so it is tried again
+
+
 def test_not_a_number_is_not_a_score(bench: Bench, request_: Request) -> None:
     bench.metrics[LAST] = replace(bench.metrics[LAST], score=lambda clip, features: Score(float("nan")))
     record = score_folder(request_)
@@ -305,7 +335,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 import evalkit.store
-from evalkit.job import Request
+from evalkit.job import Request, Silent
 from evalkit.runner import score_folder
 
 videos, subset, out, budget = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""The journal survives being killed at any byte, full disks and damage; one run directory has one writer."""
+"""The journal survives being killed at any byte, full disks and damage; files are whole or not there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.errors import RunFailed
-from evalkit.files import write_atomically
-from evalkit.store import Journal, content_key, only_writer
+from evalkit.files import remove_unfinished, write_atomically
+from evalkit.store import Journal, content_key, read_journal
 
 records = st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(), st.text(max_size=9)), max_size=3)
 
@@ -101,24 +102,51 @@ def test_an_atomic_write_replaces_whole_files(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-def test_one_writer(tmp_path: Path) -> None:
+def test_a_second_writer_is_noticed_where_no_lock_keeps_it_out(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as one, Journal(tmp_path / "j") as other:
+        one.put("a", {"x": 1})
+        with pytest.raises(RunFailed, match="Another process writes to"):
+            other.put("b", {"x": 2})
+        one.put("c", {"x": 3})
+    with Journal(tmp_path / "j") as journal:
+        assert [journal.get(key) for key in "abc"] == [{"x": 1}, None, {"x": 3}]
+        assert journal.dropped == 0
+
+
+def test_a_journal_is_read_while_it_is_written(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as journal:
+        journal.put("a", {"x": 1})
+        with (tmp_path / "j").open("ab") as file:
+            file.write(b"half a li")
+        assert dict(read_journal(tmp_path / "j")) == {"a": {"x": 1}}
+    assert dict(read_journal(tmp_path / "nothing")) == {}
+
+
+def test_lines_that_fit_their_checksum_and_are_no_records_are_dropped(tmp_path: Path) -> None:
+    bodies = [b"{", b"[]", b"3", b"{}", b"null", b"[" * 10_000, "\u00e9".encode("latin-1")]
+    (tmp_path / "j").write_bytes(b"".join(b"%08x %s\n" % (zlib.crc32(body), body) for body in bodies))
+    with Journal(tmp_path / "j") as journal:
+        assert journal.dropped == len(bodies)
+
+
+def test_names_that_are_no_text_can_be_kept(tmp_path: Path) -> None:
+    name = b"caf\xe9.mp4".decode(errors="surrogateescape")
+    with Journal(tmp_path / "j") as journal:
+        journal.put(content_key(file=name), {"file": name})
+    with Journal(tmp_path / "j") as journal:
+        assert journal.get(content_key(file=name)) == {"file": name}
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"x" * 100_000])
+def test_what_a_kill_leaves_half_written_is_removed(tmp_path: Path, data: bytes) -> None:
     script = (
-        "import sys; from pathlib import Path; from evalkit.store import only_writer\n"
-        "with only_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import os, sys; from pathlib import Path; from evalkit.files import replacing\n"
+        "with replacing(Path(sys.argv[1])) as file: file.write_bytes(sys.stdin.buffer.read()); os.kill(os.getpid(), 9)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(RunFailed, match=f'"pid": {holder.pid}'), only_writer(tmp_path):
-            pass
-        holder.kill()
-    with only_writer(tmp_path):  # the lock died with its holder
-        pass
-
-
-def test_a_file_in_place_of_the_run_directory(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("in the way")
-    with pytest.raises(RunFailed, match="Could not write"), only_writer(tmp_path / "run"):
-        pass
+    write_atomically(tmp_path / "file", b"before")
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "file"], input=data, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"before"

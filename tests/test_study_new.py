@@ -574,7 +574,7 @@ def test_a_video_that_changed_is_copied_again(tmp_path: Path, monkeypatch: pytes
 
 
 def test_two_commands_cannot_make_one_study(tmp_path: Path) -> None:
-    with growing(tmp_path / "study"), pytest.raises(RunFailed, match="Another command is making"):
+    with growing(tmp_path / "study"), pytest.raises(RunFailed, match="is made by process"):
         create(request(tmp_path))
     assert (tmp_path / "study").is_dir()
 

@@ -15,7 +15,7 @@ import pytest
 from evalkit.cli import main
 from evalkit.errors import RunFailed
 from evalkit.study.links import read_links
-from evalkit.study.lock import holding
+from evalkit.lock import holding
 from evalkit.study.plan_file import LINKS, SECRET, VOTES
 from evalkit.study.votes import VoteStore
 from tests.served_study import Kit, link, make_plan, token, write_study
@@ -159,11 +159,11 @@ def test_a_killed_server_leaves_the_study_free(tmp_path: Path) -> None:
 
 
 def test_the_lock_names_its_holder_and_goes_with_it(tmp_path: Path) -> None:
-    with holding(tmp_path, "It is imported into"):
+    with holding(tmp_path, "It is imported into", private=True):
         assert (tmp_path / ".lock").stat().st_mode & 0o077 == 0
         with pytest.raises(RunFailed, match=r"is in use\. It is imported into by process"), holding(tmp_path):
             pass
-        (tmp_path / ".lock.json").write_text("{")
+        (tmp_path / "lock.json").write_text("{")
         with pytest.raises(RunFailed, match="By whom is not known"), holding(tmp_path):
             pass
     with pytest.raises(ZeroDivisionError), holding(tmp_path):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from evalkit.ablate.execute import Setting, default_cache, run_all
+from evalkit.ablate.execute import arms_of, run_all
 from evalkit.ablate.experiment import Experiment, design
 from evalkit.ablate.record import make_record
+from evalkit.ablate.setting import Setting, default_cache
 from evalkit.ablation import Preset, plan
-from evalkit.errors import UserError, unknown
+from evalkit.errors import RunFailed, UserError, unknown
 from evalkit.files import write_atomically
 from evalkit.job import Progress
+from evalkit.lock import holding
 from evalkit.options import parse_profile
 from evalkit.prompts import load_suite
-from evalkit.store import only_writer
+from evalkit.records import RunRecord, load_run, sealed
 from evalkit.weights import default_root
 
 SUITES = {"tiny": "shapes50", "paper": "custom50"}
@@ -112,6 +115,25 @@ def _subset(request: Request) -> str:
     return request.subset or SUITES[request.preset]
 
 
+def setting_of(request: Request, experiment: Experiment) -> Setting:
+    """What all variants have in common.
+
+    Raises:
+        UserError: an unknown profile.
+    """
+    weights = request.weights or default_root()
+    return Setting(
+        out=request.out,
+        subset=_subset(request),
+        profile=parse_profile(request.profile, weights, (), _subset(request)),
+        weights=weights,
+        seeds=request.seeds,
+        device=request.device,
+        cache=default_cache(),
+        jobs=_jobs(request, experiment),
+    )
+
+
 def run(request: Request, experiment: Experiment, progress: Progress) -> dict[str, Any]:
     """Train, generate, score, compare, and leave `ablation.json` and `report.html` in the run directory.
 
@@ -123,25 +145,38 @@ def run(request: Request, experiment: Experiment, progress: Progress) -> dict[st
         import torch
 
         torch.set_num_threads(request.threads)
-    weights = request.weights or default_root()
-    setting = Setting(
-        out=request.out,
-        subset=_subset(request),
-        profile=parse_profile(request.profile, weights, (), _subset(request)),
-        weights=weights,
-        seeds=request.seeds,
-        device=request.device,
-        cache=default_cache(),
-        jobs=_jobs(request, experiment),
-    )
-    with only_writer(request.out):
-        runs = run_all(experiment, setting, progress)
-        record = make_record(experiment, setting, runs)
-        write_atomically(
-            request.out / "ablation.json", (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
-        )
-        _report(request.out, progress)
+    setting = setting_of(request, experiment)
+    with holding(request.out, "An ablation is run in it"):
+        return conclude(experiment, setting, run_all(experiment, setting, progress), progress)
+
+
+def conclude(
+    experiment: Experiment, setting: Setting, runs: Mapping[str, Sequence[RunRecord]], progress: Progress
+) -> dict[str, Any]:
+    """Compare the variants whose runs are all there, and leave `ablation.json` and `report.html`.
+
+    Raises:
+        RunFailed: the baseline's are not, or the disk is full.
+    """
+    whole = {v.name for v in experiment.variants if len(runs.get(v.name, ())) == len(setting.seeds)}
+    if experiment.baseline.name not in whole:
+        raise RunFailed("The baseline is not scored: nothing can be compared.", "Run the same command again.")
+    kept = replace(experiment, variants=tuple(v for v in experiment.variants if v.name in whole))
+    record = make_record(kept, setting, {name: found for name, found in runs.items() if name in whole})
+    record["missing"] = [variant.name for variant in experiment.variants if variant.name not in whole]
+    text = json.dumps(sealed(record), indent=1, ensure_ascii=False) + "\n"
+    write_atomically(setting.out / "ablation.json", text.encode())
+    _report(setting.out, progress)
     return record
+
+
+def finished_runs(experiment: Experiment, setting: Setting) -> dict[str, list[RunRecord]]:
+    """The runs that are scored already, by variant; a seed that is not is left out."""
+    _, arms = arms_of(experiment, setting)
+    return {
+        variant.name: [load_run(a.folder / "scores") for a in arms if a.variant.name == variant.name and a.is_scored]
+        for variant in experiment.variants
+    }
 
 
 def _report(out: Path, progress: Progress) -> None:

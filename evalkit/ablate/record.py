@@ -10,8 +10,9 @@ from typing import Any
 
 from evalkit import provenance
 from evalkit.ablate.compare import MetricComparison, compare_variants, metric_names, prompt_ids, summarise
-from evalkit.ablate.execute import Setting, losses
 from evalkit.ablate.experiment import Experiment, Variant, training_flops
+from evalkit.ablate.setting import Setting
+from evalkit.ablate.training import losses
 from evalkit.ablation import Effect
 from evalkit.flops import count_forward
 from evalkit.records import RunRecord
@@ -76,7 +77,7 @@ def compare_against(experiment: Experiment, runs: Mapping[str, Sequence[RunRecor
 
     P-values are corrected over all comparisons of the experiment together.
     """
-    pairs = [(variant.name, variant.against) for variant in experiment.variants if variant.against]
+    pairs = [(v.name, v.against) for v in experiment.variants if v.against is not None and v.against in runs]
     return compare_variants(runs, pairs)
 
 

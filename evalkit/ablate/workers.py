@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from multiprocessing.queues import SimpleQueue
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event as Flag
 from typing import Any, Protocol, TypeVar
 
 from evalkit.errors import RunFailed
@@ -92,7 +92,7 @@ class _Reports:
     A training hears Ctrl-C, finishes its step and saves it. Other work keeps what it has finished anyway.
     """
 
-    def __init__(self, steps: SimpleQueue[int], stop: Event) -> None:
+    def __init__(self, steps: SimpleQueue[int], stop: Flag) -> None:
         self.steps, self.stop, self.stopped = steps, stop, False
 
     def start(self, what: str, total: int) -> None:
@@ -114,10 +114,10 @@ class _Reports:
         signal.raise_signal(signal.SIGINT)
 
 
-_shared: tuple[SimpleQueue[int], Event]
+_shared: tuple[SimpleQueue[int], Flag]
 
 
-def _begin(threads: int, steps: SimpleQueue[int], stop: Event) -> None:
+def _begin(threads: int, steps: SimpleQueue[int], stop: Flag) -> None:
     """Set a worker process up. An idle one must not die of the Ctrl-C that the terminal sends to all."""
     global _shared
     _shared = steps, stop

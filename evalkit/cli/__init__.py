@@ -11,18 +11,26 @@ import inspect
 import os
 import pkgutil
 import sys
+from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from evalkit.cli.console import SafeConsole
 from evalkit.errors import UserError
+
+if TYPE_CHECKING:
+    from evalkit.cli.live.json_lines import JsonLines
 
 INCOMPLETE = 3
 """Exit code: done, but something could not be scored."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
-out = Console()
-err = Console(stderr=True)
+out = SafeConsole()
+err = SafeConsole(stderr=True)
+log: JsonLines | None = None
+"""What machines are told instead of text on stderr; set by --log-json."""
 
 
 def build_app() -> typer.Typer:
@@ -59,13 +67,39 @@ def main() -> None:
     """Run the command line; user errors become one clear line and an exit code."""
     try:
         build_app()()
+    except SystemExit as e:
+        if log is not None:
+            _ended(log, e.code if isinstance(e.code, int) else 0)
+        raise
     except UserError as e:
-        err.print(f"[bold red]error:[/bold red] {escape(e.what)}", highlight=False, soft_wrap=True)
-        err.print(f"       {e.remedy}", highlight=False, soft_wrap=True, markup=False)
+        _say(e.what, e.remedy, e.exit_code)
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
-        err.print("\ninterrupted: finished results are kept; run the same command again to go on.")
-        sys.exit(130)
+        _say("interrupted", "Finished results are kept; run the same command again to go on.", INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # `m4v-eval ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as e:  # a defect: machines hear of it, and the traceback stays
+        if log is not None:
+            log.error(f"{type(e).__name__}: {e}", "", 1)
+        raise
+
+
+def _say(what: str, remedy: str, exit_code: int) -> None:
+    """Why it stopped, for people or for machines."""
+    if log is not None:
+        log.error(what, remedy, exit_code)
+    elif exit_code == INTERRUPTED:
+        err.print(f"\n{what}: {remedy[0].lower()}{remedy[1:]}")
+    else:
+        err.print(f"[bold red]error:[/bold red] {escape(what)}", highlight=False, soft_wrap=True)
+        err.print(f"       {remedy}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _ended(log: JsonLines, exit_code: int) -> None:
+    """The last line for machines."""
+    if exit_code in (0, INCOMPLETE):
+        log.done(exit_code)
+    else:
+        log.error("The command was not understood; the lines before say why.", "See --help.", exit_code)

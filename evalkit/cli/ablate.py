@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evalkit import cli
+from evalkit.cli.progress import LogJson
+from evalkit.cli.submission import Cluster
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -76,6 +79,8 @@ def ablate(
         Path | None, typer.Option(help="Run directory; an existing one is resumed.", show_default="runs/ablate-NAMES")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the machine-readable result here.")] = None,
+    cluster: Cluster = None,
+    log_json: LogJson = False,
 ) -> None:
     """Train a baseline and its variants alike, answer the same prompts with each, and compare them with intervals.
 
@@ -97,7 +102,7 @@ def ablate(
         cli.out.print(_all_ablations())
         return
     from evalkit.ablate.command import Request, prepare, run
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.files import write_atomically
     from evalkit.options import parse_seeds, resolve_device
 
@@ -112,16 +117,23 @@ def ablate(
         cumulative=cumulative,
         profile=profile,
         weights=weights,
-        device=resolve_device(device),
+        device=device if cluster else resolve_device(device),
         threads=threads,
         out=out or Path("runs") / f"ablate-{'-'.join(names or ['none'])}",
         jobs=jobs,
         precision=precision,
     )
+    if cluster:
+        from evalkit.cli.submission import no_json, show
+        from evalkit.cluster.ablating import submit_ablate
+
+        no_json(json, request.out / "ablation.json")
+        show(submit_ablate(request, cluster, sys.argv), request.out)
+        return
     experiment = prepare(request)
-    for line in _before(experiment):
+    for line in () if log_json else _before(experiment):
         cli.err.print(line, highlight=False, soft_wrap=True)
-    with Bars() as bars:
+    with watching(log_json) as bars:
         record = run(request, experiment, bars)
     for table in _tables(record):
         cli.out.print(table)

@@ -81,7 +81,7 @@ def distribution(
     Exits with 3 if a video or a measure was left out (they are listed).
     """
     from evalkit.backbones.base import Runtime
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.distribution.evaluate import Request, as_json, evaluate, incomplete
     from evalkit.files import write_atomically
     from evalkit.options import resolve_device
@@ -102,7 +102,7 @@ def distribution(
         seed=seed,
         save_statistics=save_statistics,
     )
-    with Bars() as bars:
+    with watching() as bars:
         record = evaluate(request, bars, sys.argv)
     if json:
         write_atomically(json, as_json(record))

@@ -102,7 +102,7 @@ def flops(
       m4v-eval flops --model my_model.py:make --breakdown
     """
     from evalkit.cli import flops_tables
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.errors import UserError, unknown
     from evalkit.figure import check_suffix
     from evalkit.flops.command import Request, run
@@ -138,7 +138,7 @@ def flops(
         check_suffix(plot)
         if not sweep:
             raise UserError("--plot draws a sweep, and there is none.", "Add --sweep frames=57,121,241,481.")
-    with Bars() as bars:
+    with watching() as bars:
         record = run(request, bars)
     flops_tables.show(record, breakdown=breakdown)
     if plot:

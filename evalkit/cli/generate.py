@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evalkit import cli
+from evalkit.cli.progress import LogJson
+from evalkit.cli.submission import Cluster
 
 
 def register(app: typer.Typer) -> None:
@@ -26,6 +29,8 @@ def generate(
     fps: Annotated[float, typer.Option(min=1, help="Frames a second of the files.")] = 8.0,
     raw: Annotated[bool, typer.Option("--raw", help="Sample from the last weights, not from their average.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    cluster: Cluster = None,
+    log_json: LogJson = False,
 ) -> None:
     """Answer every prompt of a suite with a trained model: one video a prompt and seed, and manifest.jsonl.
 
@@ -38,7 +43,7 @@ def generate(
 
       m4v-eval vbench --subset shapes50 --videos samples --profile lite
     """
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.generation import Request
     from evalkit.generation import generate as make
     from evalkit.options import parse_seeds, resolve_device
@@ -54,11 +59,17 @@ def generate(
         out=out,
         seeds=parse_seeds(seeds),
         batch=batch,
-        device=resolve_device(device),
+        device=device if cluster else resolve_device(device),
         fps=fps,
         ema=not raw,
         changes=tuple(changes.items()),
     )
-    with Bars() as bars:
+    if cluster:
+        from evalkit.cli.submission import show
+        from evalkit.cluster.generating import submit_generate
+
+        show(submit_generate(request, cluster, sys.argv), out)
+        return
+    with watching(log_json) as bars:
         made = make(request, bars)
     cli.out.print(f"{made} videos made, all in {out}", highlight=False, soft_wrap=True)

@@ -86,7 +86,7 @@ def latency(
 
     import json as json_format
 
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.files import write_atomically
     from evalkit.latency import against as other
     from evalkit.latency import record
@@ -110,7 +110,7 @@ def latency(
         dual_blocks=dual_blocks,
         seed=seed,
     )
-    with Bars() as bars:
+    with watching() as bars:
         report = run(request, bars, sys.argv, before)
     for path in (out and out / "latency.json", json):
         if path:

@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import sys
+from typing import Annotated
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+import typer
 
 from evalkit import cli
-from evalkit.events import Event, Failed
+from evalkit.cli.live.json_lines import JsonLines
+from evalkit.cli.live.watch import Watch
 
 
-class Bars:
-    """One bar at a time, as `evalkit.job.Progress`. Without a terminal it says one line a stage."""
+def _choose(log_json: bool) -> bool:
+    """Noted as soon as it is read, so that bad input is told as JSON too."""
+    cli.log = JsonLines(lambda: sys.stderr) if log_json else None
+    return log_json
 
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=cli.err,
-            transient=True,
-            disable=not cli.err.is_terminal,
-        )
 
-    def __enter__(self) -> Bars:
-        self.bars.start()
-        return self
+LogJson = Annotated[
+    bool,
+    typer.Option("--log-json", help="JSON lines on stderr instead of bars, for machines.", callback=_choose),
+]
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.bars.stop()
 
-    def start(self, what: str, total: int) -> None:
-        for task in self.bars.task_ids:
-            self.bars.remove_task(task)
-        if cli.err.is_terminal:
-            self.bars.add_task(what, total=total)
-        elif total:
-            cli.err.print(f"{what} ({total})", highlight=False)
+def watching(log_json: bool = False) -> Watch:
+    """Who watches a run, as a context manager that is a `evalkit.job.Progress`.
 
-    def advance(self, steps: int = 1) -> None:
-        for task in self.bars.task_ids:
-            self.bars.advance(task, steps)
+    A terminal gets a live view; a file, a pipe and a terminal that cannot repaint get plain lines.
 
-    def tell(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            cli.err.print(f"{event.what}: {event.why}", highlight=False, markup=False, soft_wrap=True)
+    Args:
+        log_json: JSON lines on stderr, whatever it is (schema: `evalkit.cli.live.json_lines`).
+    """
+    if log_json:
+        return cli.log or JsonLines(lambda: sys.stderr)
+    if cli.err.is_interactive and cli.err.file.isatty():
+        from evalkit.cli.live.view import LiveView
+
+        return LiveView(cli.err)
+    from evalkit.cli.live.plain import PlainLines
+
+    return PlainLines(cli.err)

@@ -131,7 +131,7 @@ def new(
     """
     import json as json_format
 
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.cli.study_plan_tables import plan_lines, to_json
     from evalkit.files import write_atomically
     from evalkit.study.planning.new import create
@@ -161,7 +161,7 @@ def new(
         ),
         **chosen,
     )
-    with Bars() as bars:
+    with watching() as bars:
         made: NewStudy = create(request, bars)
     for line in plan_lines(made):
         console.print(line, soft_wrap=isinstance(line, str), highlight=False)

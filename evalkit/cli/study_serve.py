@@ -51,7 +51,7 @@ def serve(
 
     A server that was killed loses nothing: start it again.
     """
-    from evalkit.study.lock import holding
+    from evalkit.lock import holding
     from evalkit.study.plan_file import load_plan
     from evalkit.study.web import Options, Rate
     from evalkit.study.web.options import public_origin
@@ -65,7 +65,7 @@ def serve(
         per_rater=Rate(rate_limit, 15 * rate_limit),
         per_address=Rate(20 * rate_limit, 200 * rate_limit),
     )
-    with holding(study, "It is served"), _listen(host, port) as listener:
+    with holding(study, "It is served", private=True), _listen(host, port) as listener:
         _serve(study, options, listener)
 
 

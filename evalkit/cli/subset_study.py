@@ -101,11 +101,11 @@ def subset_study(
 
 
 def _study(paths: list[Path], settings: Settings) -> Study:
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.records import load_run
     from evalkit.subset_study import study_runs
 
-    with Bars() as bars:
+    with watching() as bars:
         return study_runs([load_run(path) for path in paths], settings, bars)
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evalkit import cli
+from evalkit.cli.progress import LogJson as LogJson
 
 if TYPE_CHECKING:
+    from evalkit.decoding import Limits
     from evalkit.job import Progress
     from evalkit.records import RunRecord
     from evalkit.suites.base import Suite
@@ -41,6 +43,37 @@ TrustWeights = Annotated[
     typer.Option("--trust-weights", help="Open CLIP archives that are not the published files (they can run code)."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that score side by side; results stay the same.", show_default="one a device"),
+]
+Devices = Annotated[
+    str | None, typer.Option(help="Devices of the workers, such as cuda:0,cuda:1.", show_default="that of --device")
+]
+DecodeTimeout = Annotated[
+    float, typer.Option(min=1, help="Seconds without a frame after which a video is given up as unreadable.")
+]
+DecodeMemory = Annotated[
+    float, typer.Option(min=0.25, help="GiB that decoding one video may take before it is given up.")
+]
+
+
+def crew(workers: int | None, devices: str | None, profile: str) -> tuple[int, tuple[str, ...]]:
+    """How many workers there are, and on which devices (none named: all on that of `--device`).
+
+    Raises:
+        UserError: no such device on this machine.
+    """
+    from evalkit.options import resolve_device
+
+    named = () if profile == "lite" else tuple(resolve_device(name) for name in listed(devices))
+    return workers or max(1, len(named)), named
+
+
+def limits(timeout_s: float, memory_gib: float) -> Limits:
+    from evalkit.decoding import Limits
+
+    return Limits(timeout_s, int(memory_gib * 2**30))
 
 
 def run(
@@ -57,6 +90,11 @@ def run(
     threads: int | None,
     trust_weights: bool,
     seed: int,
+    workers: int | None,
+    devices: str | None,
+    decode_timeout: float,
+    decode_memory: float,
+    log_json: bool,
 ) -> None:
     """Score a folder by the rules of a suite, and show what came of it."""
     from evalkit.backbones.base import Runtime
@@ -67,6 +105,7 @@ def run(
 
     name = Path(subset).stem or "pictures"
     folder = out or Path("runs") / f"{videos.resolve().name}-{name}-{suite.benchmark.profile}"
+    n_workers, named = crew(workers, devices, "official")
     request = Request(
         videos=videos,
         subset=subset,
@@ -78,8 +117,11 @@ def run(
         runtime=Runtime(resolve_device(device), parse_precision(precision), batch),
         threads=threads,
         seed=seed,
+        workers=n_workers,
+        devices=named,
+        limits=limits(decode_timeout, decode_memory),
     )
-    finish(lambda bars: score(suite, request, bars, sys.argv), folder, json)
+    finish(lambda bars: score(suite, request, bars, sys.argv), folder, json, log_json)
 
 
 def listed(names: str | None) -> tuple[str, ...]:
@@ -87,18 +129,21 @@ def listed(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
-def finish(score: Callable[[Progress], RunRecord], folder: Path, json: Path | None) -> None:
-    """Score under a progress bar, write the report, and show what came of it and what did not."""
+def finish(score: Callable[[Progress], RunRecord], folder: Path, json: Path | None, log_json: bool) -> None:
+    """Score while somebody watches, write the report, and show what came of it and what did not."""
+    from evalkit import timings
     from evalkit.cli import tables
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.files import write_atomically
 
-    with Bars() as bars:
+    with watching(log_json) as bars:
         record = score(bars)
         from evalkit.report import render  # not before the networks have gone
 
         bars.start("writing the report", 1)
-        render([record], folder / "report.html")
+        with timings.stage(folder, "report"):
+            render([record], folder / "report.html")
+        bars.advance()
     if json:
         write_atomically(json, (folder / "vbench.json").read_bytes())
     cli.out.print(tables.scores(record))

@@ -33,6 +33,11 @@ def vbench(
     precision: suites.Precision = "fp32",
     batch: suites.Batch = 8,
     threads: suites.Threads = None,
+    workers: suites.Workers = None,
+    devices: suites.Devices = None,
+    decode_timeout: suites.DecodeTimeout = 60,
+    decode_memory: suites.DecodeMemory = 4,
+    log_json: suites.LogJson = False,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the networks (pays on a GPU).")] = False,
     trust_weights: suites.TrustWeights = False,
     seed: suites.Seed = 0,
@@ -56,13 +61,17 @@ def vbench(
     the leaderboard's is listed. In a prompt file of your own, say what the dimensions that look for something are to
     look for: {"text": "a red car", "auxiliary": {"color": {"color": "red", "object": "car"}}}.
 
+    Videos are decoded in a process of their own, ahead of the networks and within limits of time and memory: one that
+    hangs or crashes its decoder is listed as unscored, and the run goes on. [bold]--workers[/bold] scores several
+    videos at a time, each worker with networks of its own.
+
     Examples:
 
       m4v-eval vbench --subset custom50 --videos samples/
 
-      m4v-eval vbench --subset custom50 --videos samples/ --profile lite
+      m4v-eval vbench --subset full --videos samples/ --devices cuda:0,cuda:1
 
-      m4v-eval vbench --subset full --videos samples/
+      m4v-eval vbench --subset custom50 --videos samples/ --profile lite
 
       m4v-eval vbench --subset my_prompts.txt --videos samples/ --dimensions motion_smoothness,imaging_quality
     """
@@ -76,6 +85,7 @@ def vbench(
     folder = weights or default_root()
     chosen = parse_profile(profile, folder, names, subset)
     run = out or Path("runs") / f"{videos.resolve().name}-{Path(subset).stem}-{chosen}"
+    n_workers, named = suites.crew(workers, devices, chosen)
     request = Request(
         videos=videos,
         subset=subset,
@@ -90,5 +100,8 @@ def vbench(
         threads=threads,
         seed=seed,
         static_filter=static_filter,
+        workers=n_workers,
+        devices=named,
+        limits=suites.limits(decode_timeout, decode_memory),
     )
-    suites.finish(lambda bars: score_folder(request, bars, sys.argv), run, json)
+    suites.finish(lambda bars: score_folder(request, bars, sys.argv), run, json, log_json)

@@ -44,6 +44,11 @@ def vbench_i2v(
     threads: suites.Threads = None,
     trust_weights: suites.TrustWeights = False,
     seed: suites.Seed = 0,
+    workers: suites.Workers = None,
+    devices: suites.Devices = None,
+    decode_timeout: suites.DecodeTimeout = 60,
+    decode_memory: suites.DecodeMemory = 4,
+    log_json: suites.LogJson = False,
 ) -> None:
     """Score videos generated from pictures as VBench-I2V does: how well they keep to the picture, and their quality.
 
@@ -62,5 +67,22 @@ def vbench_i2v(
 
     suite = ImageToVideo(images)
     suites.run(
-        suite, videos, subset, dimensions, weights, out, json, device, precision, batch, threads, trust_weights, seed
+        suite,
+        videos,
+        subset,
+        dimensions,
+        weights,
+        out,
+        json,
+        device,
+        precision,
+        batch,
+        threads,
+        trust_weights,
+        seed,
+        workers,
+        devices,
+        decode_timeout,
+        decode_memory,
+        log_json,
     )

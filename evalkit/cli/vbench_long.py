@@ -33,6 +33,11 @@ def vbench_long(
     threads: suites.Threads = None,
     trust_weights: suites.TrustWeights = False,
     seed: suites.Seed = 0,
+    workers: suites.Workers = None,
+    devices: suites.Devices = None,
+    decode_timeout: suites.DecodeTimeout = 60,
+    decode_memory: suites.DecodeMemory = 4,
+    log_json: suites.LogJson = False,
 ) -> None:
     """Score videos of five seconds and more as VBench-Long does: in parts of 2 s (10 s for prompts of some dimensions).
 
@@ -50,5 +55,22 @@ def vbench_long(
 
     suite = Long(split_scenes)
     suites.run(
-        suite, videos, subset, dimensions, weights, out, json, device, precision, batch, threads, trust_weights, seed
+        suite,
+        videos,
+        subset,
+        dimensions,
+        weights,
+        out,
+        json,
+        device,
+        precision,
+        batch,
+        threads,
+        trust_weights,
+        seed,
+        workers,
+        devices,
+        decode_timeout,
+        decode_memory,
+        log_json,
     )

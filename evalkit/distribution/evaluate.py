@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.backbones.base import Runtime
+from evalkit.decoding import Decoder
 from evalkit.distribution.features import FeaturePass, Features, VideoSet, all_unscored, identify_set, list_videos
 from evalkit.distribution.frechet import Gaussian
 from evalkit.distribution.measures import MEASURES, REFERENCE, Measure, Sampled, Set
@@ -21,8 +22,9 @@ from evalkit.distribution.statistics import Statistics, load, save
 from evalkit.errors import UserError, unknown
 from evalkit.files import write_atomically
 from evalkit.job import Progress, Silent
+from evalkit.lock import holding
 from evalkit.provenance import git, hardware, packages
-from evalkit.store import Journal, only_writer
+from evalkit.store import Journal
 from evalkit.weights import Checkpoint, MissingWeights, WeightStore, default_root
 
 SCHEMA = "m4v-eval/distribution/1"
@@ -87,10 +89,14 @@ def evaluate(request: Request, progress: Progress | None = None, command: Sequen
     weights = {key: store.sha256(checkpoint) for key, checkpoint in checkpoints.items()}
     if statistics:
         _check_origin(request, measures, statistics, weights)
-    with only_writer(request.out), Journal(request.out / "results.jsonl") as journal:
+    with (
+        holding(request.out, "Sets of videos are compared in it"),
+        Journal(request.out / "results.jsonl") as journal,
+        Decoder() as decoder,
+    ):
         folders = request.folders(measures)
-        sets = {role: identify_set(path, OPTIONS[role], journal, progress) for role, path in folders.items()}
-        passed = FeaturePass(networks, weights, store, request.runtime, request.out, journal, progress)
+        sets = {role: identify_set(path, OPTIONS[role], journal, decoder, progress) for role, path in folders.items()}
+        passed = FeaturePass(networks, weights, store, request.runtime, request.out, journal, decoder, progress)
         passed.fill(list(sets.values()))
         found = {name: {role: passed.features(videos, name) for role, videos in sets.items()} for name in networks}
         sampled = _sampled(measures, found, statistics, request.seed)

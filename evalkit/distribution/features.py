@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from evalkit.backbones.base import Extractor, Runtime
+from evalkit.decoding import Decoder, DecoderLost, Job
 from evalkit.distribution.networks import Network
 from evalkit.errors import UserError
 from evalkit.files import write_atomically
@@ -19,7 +20,7 @@ from evalkit.job import Progress, Unreadable, Video
 from evalkit.networks import Guarded
 from evalkit.store import Journal, content_key
 from evalkit.types import Array, Clip, Prompt, Sample
-from evalkit.video import VIDEO_SUFFIXES, VideoError, read
+from evalkit.video import VIDEO_SUFFIXES, VideoError
 from evalkit.weights import WeightStore
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,9 @@ def list_videos(folder: Path, option: str) -> list[Sample]:
     return [Sample(path, file, Prompt(file, ""), None) for path, file in shown]
 
 
-def identify_set(folder: Path, option: str, journal: Journal, progress: Progress) -> VideoSet:
+def identify_set(folder: Path, option: str, journal: Journal, decoder: Decoder, progress: Progress) -> VideoSet:
     """Raises UserError if the folder holds no videos."""
-    return VideoSet(folder, tuple(identify(list_videos(folder, option), journal, progress)))
+    return VideoSet(folder, tuple(identify(list_videos(folder, option), journal, decoder, progress)))
 
 
 class FeaturePass:
@@ -78,6 +79,7 @@ class FeaturePass:
         runtime: device and batch of the networks.
         run: the run directory; features lie in `features/`, one array a video and network.
         journal: remembers files that cannot be decoded.
+        decoder: reads the frames.
         progress: is told of every decoded frame.
     """
 
@@ -89,6 +91,7 @@ class FeaturePass:
         runtime: Runtime,
         run: Path,
         journal: Journal,
+        decoder: Decoder,
         progress: Progress,
     ) -> None:
         self.networks = networks
@@ -97,6 +100,7 @@ class FeaturePass:
         self.runtime = runtime
         self.run = run
         self.journal = journal
+        self.decoder = decoder
         self.progress = progress
         self._failures: dict[Path, str] = {}
 
@@ -168,10 +172,13 @@ class FeaturePass:
         specs = {name: self.networks[name].feature for name in extractors}
         readers = {name: Guarded(extractor, specs[name], clip) for name, extractor in extractors.items()}
         try:
-            for chunk in read(video.sample.path, video.info):
+            for chunk in self.decoder.read(_job(video)):
                 for reader in readers.values():
                     reader.push(chunk.start, chunk.frames_THWC)
                 self.progress.advance(len(chunk.frames_THWC))
+        except DecoderLost as e:  # it may have been the machine: the next run tries again
+            self._failures |= dict.fromkeys((self._path(video, name) for name in extractors), e.reason)
+            return
         except VideoError as e:
             self.journal.put(video_key(video.sha256), {"fault": e.reason})
             return
@@ -185,6 +192,10 @@ class FeaturePass:
             self._failures[path] = f"{name} failed: the features are not finite numbers, a row a frame or clip"
         else:
             write_atomically(path, _npy(features))
+
+
+def _job(video: Video) -> Job:
+    return Job(video.sample.path, video.info)
 
 
 def _npy(array: Array) -> bytes:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,12 @@ from evalkit.distribution.frechet import Gaussian
 from evalkit.distribution.measures import MEASURES
 from evalkit.errors import UserError
 from evalkit.files import write_atomically
+from evalkit.untrusted import parse_json, read_bytes
 
 SCHEMA = "m4v-eval/distribution-statistics/1"
+LARGEST = 512 * 2**20
+"""Bytes of a file, packed or not; the covariance of 2,048 features has 32 MiB."""
+UNZIP_ERRORS = (zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +55,38 @@ def load(path: Path, names: Iterable[str]) -> Statistics:
     Raises:
         UserError: the file does not hold them.
     """
+    remedy = "Give a file that --save-statistics wrote for the same measures, or the folder of reference videos."
+    data = read_bytes(path, remedy, LARGEST)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"])) if "about" in arrays else {}
-            if about and about.get("schema") != SCHEMA:
-                raise ValueError(f"its schema is {about.get('schema')!r}")
+        _check_archive(data)
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            about = parse_json(str(arrays["about"]), f"{path}, about", remedy) if "about" in arrays else {}
+            if not isinstance(about, dict) or (about and about.get("schema") != SCHEMA):
+                raise ValueError(f"its schema is {about.get('schema')!r}" if isinstance(about, dict) else "no schema")
             return Statistics({name: _gaussian(arrays, name) for name in names}, about)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as e:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, *UNZIP_ERRORS) as e:
         why = str(e).splitlines()[0] if str(e) else repr(e)
-        raise UserError(
-            f"The file {path} holds no statistics of a reference: {why}.",
-            "Give a file that --save-statistics wrote for the same measures, or the folder of reference videos.",
-        ) from e
+        raise UserError(f"The file {path} holds no statistics of a reference: {why}.", remedy) from e
+
+
+def _check_archive(data: bytes) -> None:
+    """Raises ValueError for what would unpack to more than such a file can hold, or is no archive."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST:
+            raise ValueError(f"it unpacks to more than {LARGEST // 2**20} MiB")
 
 
 def _gaussian(arrays: Mapping[str, Any], name: str) -> Gaussian:
     prefix = f"{name}_" if f"{name}_mu" in arrays else ""
     width = MEASURES[name].width
-    if f"{prefix}mu" not in arrays or arrays[f"{prefix}mu"].shape != (width,):
+    mean_D, covariance_DD = _array(arrays, f"{prefix}mu", (width,)), _array(arrays, f"{prefix}sigma", (width, width))
+    if mean_D is None or covariance_DD is None:
         raise ValueError(f"{name} is not in it")
     n = int(arrays[f"{prefix}n"]) if f"{prefix}n" in arrays else None
-    return Gaussian.of_moments(arrays[f"{prefix}mu"], arrays[f"{prefix}sigma"], n)
+    return Gaussian.of_moments(mean_D, covariance_DD, n)
+
+
+def _array(arrays: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> Any:
+    """An array of numbers of that shape; None if there is none."""
+    found = arrays.get(key)
+    return found if found is not None and found.shape == shape and found.dtype.kind == "f" else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from evalkit.latency.measure import Row, Settings
 from evalkit.latency.modules import Share
 from evalkit.latency.peaks import TERA, Peak
 from evalkit.latency.spread import Ratio
+from evalkit.untrusted import parse_json, read_text
 
 SCHEMA = "m4v-eval/latency/1"
 COMPARED = {"variant", "model", "frames", "height", "width", "inputs", "seconds", "median_s"}
@@ -104,15 +104,34 @@ def load(path: Path) -> dict[str, Any]:
         UserError: no file, no JSON, or another schema.
     """
     remedy = "Give a file that `m4v-eval latency --json FILE` wrote."
-    try:
-        record: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path} cannot be read: {getattr(e, 'strerror', None) or 'it is not JSON'}.", remedy) from None
+    record: object = parse_json(read_text(path, remedy), str(path), remedy)
     schema = record.get("schema") if isinstance(record, dict) else None
     if not isinstance(record, dict) or schema != SCHEMA:
         raise UserError(f"{path} is not a latency record: its schema is {schema!r}, not {SCHEMA!r}.", remedy)
     missing = {"hardware", "settings", "rows"} - record.keys()
-    missing |= {key for row in record.get("rows", []) for key in COMPARED - row.keys()}
+    rows = record.get("rows", [])
+    if not (isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
+        raise UserError(f"{path} holds no rows.", remedy)
+    missing |= {key for row in rows for key in COMPARED - row.keys()}
     if missing:
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}.", remedy)
+    if not (all(isinstance(record[key], dict) for key in ("hardware", "settings")) and all(map(_is_row, rows))):
+        raise UserError(f"{path} is damaged: a field has another type than `m4v-eval latency` writes.", remedy)
     return record
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether what a comparison reads has the types that `to_json` writes."""
+    clip = [row[key] for key in ("frames", "height", "width")]
+    seconds, median = row["seconds"], row["median_s"]
+    return (
+        isinstance(row["variant"], str)
+        and isinstance(row["model"], str)
+        and all(isinstance(number, int | None) for number in clip)
+        and isinstance(row["inputs"], list | None)
+        and (
+            seconds is None
+            or (isinstance(seconds, list) and all(isinstance(s, int | float) and s > 0 for s in seconds))
+        )
+        and (median is None or isinstance(median, int | float))
+    )

@@ -6,8 +6,6 @@ the videos: the files do not record them. Its precision is called fp32, which st
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,15 +17,16 @@ import pandas as pd
 from evalkit import __version__
 from evalkit.comparability import VBENCH_SHA256
 from evalkit.errors import UserError
-from evalkit.files import hash_file, write_atomically
+from evalkit.files import hash_file
+from evalkit.lock import holding
 from evalkit.official_results.form import FORMS
 from evalkit.official_results.naming import Named, Naming, name_videos
 from evalkit.official_results.parse import Info, Scored, info_beside, read_info, read_results
 from evalkit.official_results.pooling import pooled
 from evalkit.prompts import by_text, load_suite
-from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA, RunRecord, load_run, read_json
+from evalkit.records import RESULT_COLUMNS, RUN_SCHEMA, VBENCH_SCHEMA, RunRecord, load_run, read_json, save_run
 from evalkit.stats import bootstrap_mean
-from evalkit.store import content_key, only_writer
+from evalkit.store import content_key
 from evalkit.summary import aggregate
 
 LEFT_OUT = {
@@ -80,16 +79,12 @@ def import_results(
         "files": [{"file": f.name, "sha256": hash_file(f)} for f in (*files, *(info.file for info in infos))],
     }
     table = _table(scored, missing, naming)
-    with only_writer(out):
+    with holding(out, "Results are imported into it"):
         _refuse_own_run(out)
         found_in = next((str(info.file.resolve()) for info in infos if info.suite is naming.suite), None)
         record = _manifest(command, naming, subset or found_in, seed, origin, list(scored))
         summary = _summary(scored, naming, table, record, seed)
-        parquet = io.BytesIO()
-        table.to_parquet(parquet, index=False)
-        write_atomically(out / "results.parquet", parquet.getvalue())
-        _write(out / "vbench.json", summary)
-        _write(out / "run.json", {"schema": RUN_SCHEMA, **record})
+        save_run(out, table, summary, record)
     return load_run(out)
 
 
@@ -98,10 +93,6 @@ def _refuse_own_run(out: Path) -> None:
         (out / "run.json").exists() and "imported" not in read_json(out / "run.json", RUN_SCHEMA)
     ):
         raise UserError(f"{out} holds a run that was scored here.", "Choose another --out.")
-
-
-def _write(file: Path, record: Mapping[str, Any]) -> None:
-    write_atomically(file, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
 
 def _missing(info: Info, scored: Mapping[str, Scored]) -> Iterator[_Missing]:

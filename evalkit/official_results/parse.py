@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from typing import Any, NoReturn, TypeGuard
 from evalkit.errors import UserError, unknown
 from evalkit.official_results.form import FORMS, BadRecordError, fraction, last_frame, terms
 from evalkit.types import PromptSuite
+from evalkit.untrusted import parse_json, read_text
 
 EVAL_RESULTS = "_eval_results.json"
 FULL_INFO = "_full_info.json"
@@ -71,20 +71,8 @@ def read_json(file: Path) -> Any:
     Raises:
         UserError: unreadable, or not JSON.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            repeated = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-            raise UserError(f"{file} has {repeated!r} twice in one object.", "Keep one of them.")
-        return content
-
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except OSError as e:
-        raise UserError(f"{file} cannot be read: {e.strerror or e}.", f"Give a *{EVAL_RESULTS} of VBench.") from None
-    except (ValueError, RecursionError) as e:  # of which JSON's and Unicode's errors are kinds
-        raise UserError(f"{file} is not JSON: {e}.", "It may be cut short; copy it again.") from None
+    text = read_text(file, f"Give a *{EVAL_RESULTS} of VBench.")
+    return parse_json(text, str(file), "It may be cut short or damaged; copy it again.", finite=False)
 
 
 def _dimensions(file: Path) -> list[tuple[str, Any]]:

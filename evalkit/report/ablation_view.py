@@ -101,7 +101,8 @@ def show_ablation(path: Path) -> ShownAblation:
     places = [(v, seed, run) for v in variants for seed, run in zip(record.seeds, v.record.runs, strict=True)]
     alone = len(record.seeds) == 1
     runs = (
-        SeedRun(index, load_run(path / run), variant, seed, alone) for index, (variant, seed, run) in enumerate(places)
+        SeedRun(index, load_run(path / run, whole=True), variant, seed, alone)
+        for index, (variant, seed, run) in enumerate(places)
     )
     return ShownAblation(path, record, variants, tuple(runs))
 

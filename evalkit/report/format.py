@@ -69,5 +69,8 @@ def title(dimension: str) -> str:
 
 
 def moment(timestamp: str) -> str:
-    """An ISO 8601 time to the minute, in UTC: `2026-03-01 09:41 UTC`."""
-    return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    """An ISO 8601 time to the minute, in UTC: `2026-03-01 09:41 UTC`; what is no such time as it stands."""
+    try:
+        return f"{datetime.fromisoformat(timestamp).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError):
+        return timestamp

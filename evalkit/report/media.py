@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from evalkit.report.view import ShownRun, Video, video_path
+from evalkit.untrusted import is_file
 
 CLIP_BYTES = 400_000
 """Largest clip that is embedded, as a file."""
@@ -63,7 +64,7 @@ def gather(runs: Sequence[ShownRun], videos: Iterable[Video], page: Path) -> Med
         poster, file = run.record.poster(video.media), video_path(run, video.file)
         if poster.is_file():
             media.posters[video.media] = posters.embed(poster, "image/jpeg") or link(poster, page)
-        if file is not None and file.is_file():
+        if file is not None and is_file(file):
             media.clips[video.media] = _clip(file, page, clips)
     return media
 

@@ -88,7 +88,7 @@ def load(paths: Sequence[Path]) -> tuple[list[RunRecord], list[CostRecord]]:
     unique = list({path.resolve(): path for path in paths}.values())
     costs = [cost for path in unique if (cost := load_cost(path)) is not None]
     with_cost = {cost.path.resolve() for cost in costs}
-    return [load_run(path) for path in paths if _is_scored(path) or path.resolve() not in with_cost], costs
+    return [load_run(path, whole=True) for path in paths if _is_scored(path) or path.resolve() not in with_cost], costs
 
 
 def _is_scored(path: Path) -> bool:

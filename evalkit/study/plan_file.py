@@ -7,18 +7,17 @@ the videos), `links.csv` (the raters' personal links and the admin's), `secret` 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from evalkit.errors import UserError
 from evalkit.files import write_atomically
 from evalkit.records import read_json
-from evalkit.study.types import Axis, Plan, RaterPlan, Screen, StudyClip
+from evalkit.study.types import Plan
+from evalkit.untrusted import shown
 
 PLAN_SCHEMA = "m4v-eval/study-plan/1"
-PLAN, CLIPS, LINKS, SECRET, VOTES, LOCK = "study.json", "clips", "links.csv", "secret", "votes.sqlite", ".lock"
+PLAN, CLIPS, LINKS, SECRET, VOTES = "study.json", "clips", "links.csv", "secret", "votes.sqlite"
 PRIVATE = 0o600
 
 
@@ -55,27 +54,13 @@ def load_plan(study: Path) -> Plan:
     if not is_study(study):
         raise UserError(f"{study} holds no study.", "Give a directory that `m4v-eval study new --out` has made.")
     record = read_json(study / PLAN, PLAN_SCHEMA)
-    record.pop("schema")
+    from pydantic import TypeAdapter, ValidationError
+
     try:
-        return _plan(record)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        return TypeAdapter(Plan).validate_json(json.dumps(record), strict=True)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        place = shown(".".join(str(part)[:60] for part in first["loc"]))
         raise UserError(
-            f"{study / PLAN} is damaged ({type(e).__name__}: {e}).", "Restore it from a copy; votes refer to it."
+            f"{study / PLAN} is damaged ({place}: {first['msg']}).", "Restore it from a copy; votes refer to it."
         ) from None
-
-
-def _plan(record: Mapping[str, Any]) -> Plan:
-    return Plan(
-        **{
-            **record,
-            "models": tuple(record["models"]),
-            "axes": tuple(Axis(**axis) for axis in record["axes"]),
-            "clips": {id_: StudyClip(**clip) for id_, clip in record["clips"].items()},
-            "raters": tuple(_rater(rater) for rater in record["raters"]),
-        }
-    )
-
-
-def _rater(record: Mapping[str, Any]) -> RaterPlan:
-    screens = tuple(Screen(s["kind"], s["prompt_id"], tuple(s["clips"])) for s in record["screens"])
-    return RaterPlan(record["id"], record["token_sha256"], screens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -50,6 +51,16 @@ CREATE TRIGGER answers_stay BEFORE UPDATE ON answers BEGIN SELECT RAISE (ABORT, 
 CREATE TRIGGER answers_last BEFORE DELETE ON answers BEGIN SELECT RAISE (ABORT, 'answers are only ever added'); END;
 """
 
+_STRANGE = """
+SELECT
+  EXISTS (SELECT * FROM answers WHERE typeof(seconds) NOT IN ('real', 'null') OR
+    (typeof(rater), typeof(key), typeof(screen), typeof(axis), typeof(revision), typeof(answer), typeof(cast_at))
+    <> ('text', 'text', 'integer', 'text', 'integer', 'text', 'text'))
+  OR EXISTS (SELECT * FROM completions WHERE typeof(seconds) NOT IN ('real', 'null') OR
+    (typeof(rater), typeof(key), typeof(screen), typeof(done_at)) <> ('text', 'text', 'integer', 'text'))
+"""
+"""SQLite keeps any kind of value in any column."""
+
 _MACHINE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -83,6 +94,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
         raise  # a defect of this package
+    except UnicodeDecodeError as e:  # of a message of SQLite's about the file
+        raise damaged(path, "not UTF-8") from e
     except (sqlite3.DatabaseError, OSError) as e:
         code = getattr(e, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the low byte is the primary code
         if isinstance(e, OSError) or code in _MACHINE:
@@ -139,14 +152,18 @@ def _prepare(db: sqlite3.Connection, path: Path, plan: Plan) -> None:
 def _create(db: sqlite3.Connection, plan: Plan) -> None:
     db.execute(f"PRAGMA application_id = {APPLICATION}")
     db.execute(f"PRAGMA user_version = {VERSION}")
+    _make_tables(db)
+    db.execute("INSERT INTO study VALUES (?)", (fingerprint(plan),))
+    db.executemany("INSERT INTO raters VALUES (?)", [(rater.id,) for rater in plan.raters])
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
     statement = ""
     for line in SCHEMA.splitlines():  # `executescript` would commit half-way
         statement += line
         if sqlite3.complete_statement(statement):
             db.execute(statement)
             statement = ""
-    db.execute("INSERT INTO study VALUES (?)", (fingerprint(plan),))
-    db.executemany("INSERT INTO raters VALUES (?)", [(rater.id,) for rater in plan.raters])
 
 
 @contextlib.contextmanager
@@ -172,6 +189,7 @@ def opened_for_reading(path: Path) -> Iterator[sqlite3.Connection]:
 def _reader(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_S, isolation_level=None)
     try:
+        db.execute("PRAGMA trusted_schema = OFF")
         db.execute("SELECT count(*) FROM sqlite_schema")
     except BaseException:
         db.close()
@@ -200,9 +218,24 @@ def check(db: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by another version of m4v-eval (its schema is {version}, not {VERSION}).",
             "Use that version.",
         )
+    if _tables(db) != _own_tables():  # a view in the place of a table could make a query run for ever
+        raise damaged(path, "its tables are not those that m4v-eval makes")
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise damaged(path, found)
+    if db.execute(_STRANGE).fetchone()[0]:
+        raise damaged(path, "a row holds other kinds of values than m4v-eval writes")
+
+
+def _tables(db: sqlite3.Connection) -> list[tuple[str, ...]]:
+    return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name").fetchall()
+
+
+@functools.cache
+def _own_tables() -> list[tuple[str, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        _make_tables(db)
+        return _tables(db)
 
 
 def check_plan(db: sqlite3.Connection, path: Path, plan: Plan) -> None:

@@ -185,9 +185,12 @@ class VoteStore:
 
     def _answer(self, text: str) -> Answer:
         try:
-            return tuple(map(int, json.loads(text)))
-        except (TypeError, ValueError):
-            raise vote_file.damaged(self.path, f"an answer reads {text!r}") from None
+            found = json.loads(text)
+            if not (isinstance(found, list) and all(type(number) is int for number in found)):
+                raise ValueError
+            return tuple(found)
+        except (TypeError, ValueError, RecursionError):
+            raise vote_file.damaged(self.path, f"an answer reads {str(text)[:80]!r}") from None
 
 
 def _begun(path: Path) -> bool:

@@ -1,45 +1,22 @@
-"""What a sister suite of VBench is, and how it is run: the steps of `evalkit.runner`, with the suite's own rules."""
+"""What a sister suite of VBench is, and how it is run: by `evalkit.runner`, with the suite's own rules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from evalkit.auxiliary import asks, equip
-from evalkit.identify import identify
-from evalkit.job import Benchmark, Outcome, Progress, Request, Silent, Video
-from evalkit.matching import match
+from evalkit.auxiliary import asks
+from evalkit.decoding import Job
+from evalkit.job import Benchmark, Progress, Request, Shard, Video
 from evalkit.metrics.base import MetricSpec
-from evalkit.posters import PosterReader
-from evalkit.protocol import Selection, surplus
-from evalkit.records import RunRecord, load_run
-from evalkit.runner import check_weights, checkpoints_of, run_directory, set_threads
-from evalkit.scoring_pass import ScoringPass
-from evalkit.types import Clip, PromptSuite, Sample
-from evalkit.weights import WeightStore
+from evalkit.protocol import Selection
+from evalkit.records import RunRecord
+from evalkit.runner import score_folder
+from evalkit.runner import score_shard as score_part
+from evalkit.scoring_pass import Means, ScoringPass
+from evalkit.types import Clip, FrameChunk, PromptSuite
 
-
-class SuitePass(ScoringPass):
-    """A pass whose clips hold more than the decoder knows, and whose results depend on it."""
-
-    suite: Suite
-
-    def _clip(self, video: Video) -> Clip:
-        return self.suite.clip(video)
-
-    def _key(self, video: Video, metric: MetricSpec) -> str:
-        return self.suite.key(super()._key(video, metric), video, metric)
-
-    def run(self, videos: Sequence[Video]) -> bool:
-        """Prepare what clips need beyond their frames, then score; return whether Ctrl-C cut it short."""
-        try:
-            self.suite.prepare(videos, self.journal.get, self.journal.put, self.progress)
-        except KeyboardInterrupt:
-            return True
-        return super().run(videos)
-
-
+Read = Callable[[Job], Iterator[FrameChunk]]
 Get = Callable[[str], dict[str, Any] | None]
 Put = Callable[[str, dict[str, Any]], None]
 
@@ -59,8 +36,8 @@ class Suite(Protocol):
             UserError: no such dimension, or one that is not available here (says why).
         """
 
-    def prepare(self, videos: Sequence[Video], get: Get, put: Put, progress: Progress) -> None:
-        """Find out what clips need beyond their frames; `get` and `put` are the journal's."""
+    def prepare(self, videos: Sequence[Video], read: Read, get: Get, put: Put, progress: Progress) -> None:
+        """Find out what clips need beyond their frames; `read` decodes, `get` and `put` are the journal's."""
 
     def clip(self, video: Video) -> Clip:
         """What metrics and networks see of a video."""
@@ -69,41 +46,61 @@ class Suite(Protocol):
         """The content address of a result, made of VBench's and of what the suite adds to it."""
 
 
-def score(suite: Suite, request: Request, progress: Progress | None = None, command: Sequence[str] = ()) -> RunRecord:
-    """Score a folder of videos by the rules of a suite and write the run directory.
+class SuitePass(ScoringPass):
+    """A pass whose clips hold more than the decoder knows, and whose results depend on it."""
 
-    Ctrl-C stops the scoring; what is finished is summarised, and the rest is listed as unscored.
+    def __init__(self, suite: Suite, means: Means, metrics: Sequence[MetricSpec], selection: Selection) -> None:
+        super().__init__(means, metrics, lambda s, m: asks(s.prompt, m) and selection.counts(s, m.dimension))
+        self.suite = suite
 
-    Raises:
-        UserError: bad input (before anything is computed), or a machine that stands in the way.
-    """
-    progress = progress or Silent()
-    created = datetime.now(UTC)
-    prompts = suite.read_prompts(request.subset)
-    metrics = suite.choose(request.dimensions, prompts)
-    matching = match(request.videos, equip(prompts, metrics))
-    store = WeightStore(request.weights, request.trust_archives)
-    weights = check_weights(metrics, store, progress)
-    set_threads(request)
-    with run_directory(request.out) as journal:
-        videos = identify(matching.samples, journal, progress)
+    def _clip(self, video: Video) -> Clip:
+        return self.suite.clip(video)
 
-        def posters(video: Video) -> PosterReader:
-            return PosterReader.at(request.out, video.sha256, video.info)
+    def _key(self, video: Video, metric: MetricSpec) -> str:
+        return self.suite.key(super()._key(video, metric), video, metric)
 
-        def counts(sample: Sample, metric: MetricSpec) -> bool:
-            return asks(sample.prompt, metric) and selection.counts(sample, metric.dimension)
+    def run(self, videos: Sequence[Video]) -> bool:
+        """Prepare what clips need beyond their frames, then score; return whether Ctrl-C cut it short."""
+        means = self.means
+        try:
+            self.suite.prepare(videos, means.decoder.read, means.journal.get, means.journal.put, means.progress)
+        except KeyboardInterrupt:
+            return True
+        return super().run(videos)
 
-        selection = Selection(prompts.standard, surplus(matching.samples, metrics) if prompts.standard else {})
-        scoring = SuitePass(metrics, weights, store, request.runtime, journal, posters, progress, counts)
-        scoring.suite = suite
-        interrupted = scoring.run([video for video in videos if isinstance(video, Video)])
-        foreign = tuple(key for key, c in checkpoints_of(metrics).items() if c.sha256 not in (None, weights[key]))
-        results = tuple(scoring.results(videos))
-        outcome = Outcome(
-            prompts, matching, selection, metrics, weights, foreign, results, interrupted, suite.benchmark
-        )
-        from evalkit.summary import write_run  # when the networks have gone: side by side they take the most memory
 
-        write_run(request, command, created, outcome)
-    return load_run(request.out)
+class SuiteRules:
+    """A suite's rules, as the runner asks for them."""
+
+    def __init__(self, suite: Suite) -> None:
+        self.suite = suite
+        self.benchmark: Benchmark | None = suite.benchmark
+
+    def read_prompts(self, request: Request) -> PromptSuite:
+        return self.suite.read_prompts(request.subset)
+
+    def choose(self, request: Request, prompts: PromptSuite) -> tuple[MetricSpec, ...]:
+        return self.suite.choose(request.dimensions, prompts)
+
+    def filters(self, request: Request, prompts: PromptSuite, metrics: Sequence[MetricSpec]) -> tuple[MetricSpec, ...]:
+        return ()
+
+    def scoring(self, means: Means, metrics: Sequence[MetricSpec], selection: Selection) -> ScoringPass:
+        return SuitePass(self.suite, means, metrics, selection)
+
+
+def score(
+    suite: Suite,
+    request: Request,
+    progress: Progress | None = None,
+    command: Sequence[str] = (),
+    *,
+    compute: bool = True,
+) -> RunRecord:
+    """Score a folder of videos by the rules of a suite: `evalkit.runner.score_folder`."""
+    return score_folder(request, progress, command, compute=compute, rules=SuiteRules(suite))
+
+
+def score_shard(suite: Suite, request: Request, shard: Shard, progress: Progress | None = None) -> bool:
+    """Score a part of a folder by the rules of a suite: `evalkit.runner.score_shard`."""
+    return score_part(request, shard, progress, rules=SuiteRules(suite))

@@ -7,7 +7,6 @@ the checkpoint of CoTracker2 may not be used commercially (CC BY-NC 4.0), so not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +25,12 @@ from evalkit.metrics.consistency import cosine
 from evalkit.prompts import load_suite, read_suite
 from evalkit.scoring import BOUNDS, QUALITY, normalise, weighted_quality
 from evalkit.store import content_key
-from evalkit.suites.base import Get, Put
+from evalkit.suites.base import Get, Put, Read
 from evalkit.types import Array, Clip, Features, Prompt, PromptSuite, Score
+from evalkit.untrusted import inside, parse_json, read_text
 from evalkit.video import PILLOW_SUFFIXES, read_frames
+
+_MEND = "Give a prompt file in UTF-8, or the list of the official package."
 
 MAX_WEIGHT, MEAN_WEIGHT, MIN_WEIGHT = 0.4, 0.3, 0.3
 
@@ -182,7 +184,7 @@ class ImageToVideo:
         path = Path(subset)
         if path.suffix.lower() != ".json":
             return load_suite(subset)
-        suite, entries = read_suite(path), json.loads(path.read_text(encoding="utf-8-sig"))
+        suite, entries = read_suite(path), parse_json(read_text(path, _MEND), str(path), _MEND)
         named = [
             replace(prompt, auxiliary={**prompt.auxiliary, "image": entry["image_name"]})
             if isinstance(entry.get("image_name"), str)
@@ -204,7 +206,7 @@ class ImageToVideo:
                 raise unknown("dimension in VBench-I2V", name, known)
         return tuple(metric for name, metric in known.items() if name in names or not names)
 
-    def prepare(self, videos: Sequence[Video], get: Get, put: Put, progress: Progress) -> None:
+    def prepare(self, videos: Sequence[Video], read: Read, get: Get, put: Put, progress: Progress) -> None:
         """See that every video's picture is there and can be read; one that was read before is only hashed."""
         pictures = dict.fromkeys(self._picture(video.sample.prompt) for video in videos)
         progress.start("reading pictures", len(pictures))
@@ -231,7 +233,7 @@ class ImageToVideo:
     def _picture(self, prompt: Prompt) -> Path:
         """Raises UserError if there is none."""
         named = prompt.auxiliary.get("image")
-        path = self.images / named if isinstance(named, str) else None
+        path = inside(self.images, named) if isinstance(named, str) else None
         if path is None:
             path = self._by_name.get(prompt.text) or self._by_name.get(prompt.id)
         if path is None or not path.is_file():

@@ -27,6 +27,7 @@ import numpy as np
 from evalkit import scenes
 from evalkit.backbones.base import FeatureSpec
 from evalkit.backbones.parts import FIRST_DINOV2, FIRST_DREAMSIM, PREFIX, Part, PartedClip, in_parts
+from evalkit.decoding import Job
 from evalkit.identify import video_key
 from evalkit.job import Benchmark, Progress, Video
 from evalkit.metrics import registry
@@ -36,9 +37,9 @@ from evalkit.prompts import load_suite
 from evalkit.runner import choose_metrics
 from evalkit.scoring import totals
 from evalkit.store import content_key
-from evalkit.suites.base import Get, Put
+from evalkit.suites.base import Get, Put, Read
 from evalkit.types import Array, Clip, Features, Prompt, PromptSuite, Score, VideoInfo
-from evalkit.video import VideoError, read
+from evalkit.video import VideoError
 
 VERSION = 1
 """Raise it whenever parts or their fusion come out differently; it is part of every key."""
@@ -224,7 +225,7 @@ class Long:
         chosen = choose_metrics([name.removeprefix(PREFIX) for name in names], prompts, "official")
         return tuple(long_metrics()[metric.name] for metric in chosen)
 
-    def prepare(self, videos: Sequence[Video], get: Get, put: Put, progress: Progress) -> None:
+    def prepare(self, videos: Sequence[Video], read: Read, get: Get, put: Put, progress: Progress) -> None:
         """Find the scene cuts, once for every file."""
         if not self.split_scenes:
             return
@@ -232,7 +233,7 @@ class Long:
         for video in videos:
             key = content_key(video=video_key(video.sha256), scenes=[scenes.VERSION, self.threshold])
             if get(key) is None:
-                cuts = self._find_cuts(video, progress)
+                cuts = self._find_cuts(video, read, progress)
                 if cuts is None:
                     continue
                 put(key, {"cuts": cuts})
@@ -240,11 +241,11 @@ class Long:
                 progress.advance(video.info.n_frames)
             self._cuts[video.sha256] = tuple((get(key) or {})["cuts"])
 
-    def _find_cuts(self, video: Video, progress: Progress) -> list[int] | None:
+    def _find_cuts(self, video: Video, read: Read, progress: Progress) -> list[int] | None:
         """None for a damaged video: the scoring pass says what is wrong with it."""
         finder = scenes.CutFinder(self.threshold)
         try:
-            for chunk in read(video.sample.path, video.info):
+            for chunk in read(Job(video.sample.path, video.info)):
                 finder.push(chunk.start, chunk.colours("opencv"))
                 progress.advance(len(chunk.frames_THWC))
         except VideoError:

@@ -1,6 +1,8 @@
 """Latents kept on disk, so that a real video is decoded and encoded once, whatever the number of epochs and runs.
 
 A file is named by what it depends on: the video's bytes, the window and its size, and the codec with its statistics.
+Its last bytes are the SHA-256 of all before them: what is damaged is encoded again. A cache that cannot be written is
+read as far as it goes.
 Axes: B batch, C latent channels, T latent frames, Y rows, X columns.
 """
 
@@ -8,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -19,6 +23,9 @@ from torch import Tensor
 
 from m4v.data.clips import Example, VideoSource
 from m4v.latents import LatentCodec
+
+log = logging.getLogger(__name__)
+_DIGEST = hashlib.sha256().digest_size
 
 
 class LatentBatch(NamedTuple):
@@ -49,6 +56,7 @@ class CachedLatents:
     def __init__(self, source: VideoSource, codec: LatentCodec, folder: Path) -> None:
         self.source, self.codec = source, codec
         self.folder = folder / codec_hash(codec)[:16]
+        self._warned = False
 
     def batch(self, step: int, size: int, *, seed: int, images: bool = False) -> LatentBatch:
         """Latents `(B, C, T, Y, X)` and captions of what `source.batch` gives for the same arguments.
@@ -65,8 +73,16 @@ class CachedLatents:
         kept = _read(path)
         if kept is None:
             kept = self._encode(example)
-            _write(path, kept)
+            self._keep(path, kept)
         return kept
+
+    def _keep(self, path: Path, latents_CTYX: Tensor) -> None:
+        try:
+            _write(path, latents_CTYX)
+        except OSError as error:
+            if not self._warned:
+                log.warning("%s cannot be written (%s): latents are encoded anew", path.parent, error.strerror)
+            self._warned = True
 
     def _encode(self, example: Example) -> Tensor:
         # One by one, so that what is kept does not depend on the batch it was first asked for in.
@@ -78,7 +94,11 @@ class CachedLatents:
 def _read(path: Path) -> Tensor | None:
     """A file of the cache; None if it is not there, or is damaged and must be written anew."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        data = path.read_bytes()
+        body, digest = data[:-_DIGEST], data[-_DIGEST:]
+        if hashlib.sha256(body).digest() != digest:
+            return None
+        return torch.from_numpy(np.load(io.BytesIO(body), allow_pickle=False))
     except (OSError, ValueError, EOFError):
         return None
 
@@ -88,8 +108,10 @@ def _write(path: Path, latents_CTYX: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".npy")
     try:
+        body = io.BytesIO()
+        np.save(body, latents_CTYX.numpy(), allow_pickle=False)
         with os.fdopen(handle, "wb") as file:
-            np.save(file, latents_CTYX.numpy(), allow_pickle=False)
+            file.write(body.getvalue() + hashlib.sha256(body.getbuffer()).digest())
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

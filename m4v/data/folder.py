@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from m4v.data.captions import CAPTION_SUFFIXES, caption_in, caption_of
+from m4v.data.captions import CAPTION_SUFFIXES, MOST_BYTES, caption_in, caption_of, record_in
 from m4v.data.clips import VIDEO_SUFFIXES, ClipSize, Item, VideoSource, named
 
 MANIFEST = "manifest.jsonl"
@@ -55,9 +54,14 @@ def _opened(path: Path) -> BinaryIO:
 def _beside(video: Path) -> str:
     for suffix in CAPTION_SUFFIXES:
         path = video.with_suffix(suffix)
-        if path.is_file() and (caption := caption_in(suffix, path.read_bytes(), str(path))):
+        if path.is_file() and (caption := caption_in(suffix, _beginning(path), str(path))):
             return caption
     return ""
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
 
 
 def _manifest(path: Path) -> dict[str, str]:
@@ -67,7 +71,10 @@ def _manifest(path: Path) -> dict[str, str]:
         ValueError: a line that is not JSON, or names no file.
     """
     captions: dict[str, str] = {}
-    lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n") if path.is_file() else []
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} is not UTF-8 text ({e})") from e
     for number, line in enumerate(lines, 1):
         if line.strip():
             captions.update([_entry(line, f"{path}, line {number}")])
@@ -76,7 +83,7 @@ def _manifest(path: Path) -> dict[str, str]:
 
 def _entry(line: str, where: str) -> tuple[str, str]:
     try:
-        record = json.loads(line)
+        record = record_in(line)
     except ValueError as e:
         raise ValueError(f"{where} is not JSON ({e})") from e
     if not isinstance(record, dict) or not record.get("file"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from m4v.data.captions import CAPTION_SUFFIXES, caption_in
+from m4v.data.captions import CAPTION_SUFFIXES, MOST_BYTES, caption_in
 from m4v.data.clips import VIDEO_SUFFIXES, ClipSize, Item, VideoSource, named
 
 
@@ -39,10 +39,11 @@ class Member:
     def suffix(self) -> str:
         return PurePosixPath(self.name).suffix.lower()
 
-    def read(self) -> bytes:
+    def read(self, most: int | None = None) -> bytes:
+        """Its bytes, or the first `most` of them."""
         with self.shard.open("rb") as file:
             file.seek(self.offset)
-            return file.read(self.size)
+            return file.read(self.size if most is None else min(self.size, most))
 
     def open(self) -> BinaryIO:
         return io.BytesIO(self.read())
@@ -76,7 +77,7 @@ def _items(shards: Iterable[Path], pattern: str) -> list[Item]:
         captions = {m.key: m for m in reversed(members) if m.suffix in CAPTION_SUFFIXES}
         for video in (m for m in members if m.suffix in VIDEO_SUFFIXES):
             beside = captions.get(video.key)
-            caption = caption_in(beside.suffix, beside.read(), str(beside)) if beside else ""
+            caption = caption_in(beside.suffix, beside.read(MOST_BYTES + 1), str(beside)) if beside else ""
             if not caption:
                 bare.append(str(video))
             items.append(Item(f"{shard.name}, member {video.name}", caption, video.size, video.open))
@@ -97,14 +98,18 @@ def _members(shard: Path) -> Iterator[Member]:
     last, size = "its beginning", shard.stat().st_size
     try:
         with tarfile.open(shard, "r:") as archive:
+            end = -1
             for info in archive:
+                if info.size < 0 or info.offset_data <= end:  # a negative size in a header sends `tarfile` in circles
+                    raise ValueError(f"{shard} is damaged after {last}")
+                end = info.offset_data
                 if info.offset_data + info.size > size:
                     raise ValueError(f"{shard} is cut off inside member {info.name}")
                 last = f"member {info.name}"
                 if info.isfile():
                     yield Member(shard, info.name, info.offset_data, info.size)
             _check_end(shard, archive.offset, last)
-    except (tarfile.TarError, OSError, EOFError) as e:
+    except (tarfile.TarError, OSError, EOFError, MemoryError, OverflowError, RecursionError) as e:
         raise ValueError(f"{shard} is not a readable tar archive after {last} ({e})") from e
 
 

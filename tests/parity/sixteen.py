@@ -204,11 +204,11 @@ def main() -> int:
 
 def _score(request: Request) -> RunRecord:
     from evalkit.cli import out
-    from evalkit.cli.progress import Bars
+    from evalkit.cli.progress import watching
     from evalkit.cli.tables import scores
     from evalkit.report import render
 
-    with Bars() as bars:
+    with watching() as bars:
         record = score_folder(request, bars, sys.argv)
     render([record], request.out / "report.html")
     out.print(scores(record))

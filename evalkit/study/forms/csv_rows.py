@@ -6,12 +6,14 @@ import csv
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalkit.errors import UserError
+from evalkit.untrusted import read_text
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -104,7 +106,7 @@ def read_sheet(path: Path, faults: Faults) -> Sheet:
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     try:
         columns = tuple(cell.strip().lower() for cell in next(reader, []))
-        twice = sorted({column for column in columns if columns.count(column) > 1})
+        twice = sorted(column for column, count in Counter(columns).items() if count > 1)
         if twice:
             raise UserError(
                 f"{path}, line 1: the column {_shown(twice[0])} stands twice in the header.", "Name each column once."
@@ -122,17 +124,7 @@ def read_sheet(path: Path, faults: Faults) -> Sheet:
 
 
 def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist.", "Give a study directory or a CSV file.") from None
-    except OSError as e:
-        raise UserError(f"{path} cannot be read: {e.strerror or e}.", "Give a study directory or a CSV file.") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = data.count(b"\n", 0, e.start) + 1
-        raise UserError(f"{path}, line {line}: this is not UTF-8.", "Save the table as CSV UTF-8.") from None
+    return read_text(path, "Give a study directory or a CSV file.")
 
 
 def _numbered(reader: Reader) -> Iterator[tuple[int, list[str]]]:

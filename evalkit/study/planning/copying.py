@@ -143,7 +143,7 @@ def _journal(folder: Path) -> dict[str, BlindCopy]:
         try:
             entry = json.loads(line)
             copy = BlindCopy(**entry["copy"])
-        except (ValueError, TypeError, KeyError):  # the line that was being written
+        except (ValueError, TypeError, KeyError, RecursionError):  # the line that was being written
             continue
         clip = folder / CLIPS / f"{copy.id}.mp4"
         if clip.is_file() and hash_file(clip) == copy.sha256:

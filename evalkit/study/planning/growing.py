@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from evalkit.errors import RunFailed
-from evalkit.study.plan_file import CLIPS, LOCK
+from evalkit.lock import HOLDER, holding
+from evalkit.study.plan_file import CLIPS
 from evalkit.study.planning.copying import JOURNAL
 
 
@@ -25,22 +24,17 @@ def growing(out: Path) -> Iterator[Path]:
     try:
         (folder / CLIPS).mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
-        lock = FileLock(folder / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunFailed(f"Another command is making {out} just now.", "Wait for it, or choose another --out.") from None
     except OSError as e:
         raise RunFailed(f"Could not write {folder}: {e.strerror or e}.", "Choose another folder with --out.") from e
-    try:
+    with holding(folder, f"{out} is made", private=True):
         yield folder
         _move(folder, out)
-    finally:
-        lock.release()
 
 
 def _move(folder: Path, out: Path) -> None:
     try:
-        (folder / JOURNAL).unlink(missing_ok=True)
+        for file in (JOURNAL, HOLDER):
+            (folder / file).unlink(missing_ok=True)
         if out.exists():  # since the request was checked
             raise FileExistsError(errno.EEXIST, "it exists by now")
         folder.rename(out)

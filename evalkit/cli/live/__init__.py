@@ -1,0 +1,1 @@
+"""Long runs watched: on a terminal (`view`), in log files (`plain`), by machines (`json_lines`)."""
