@@ -17,10 +17,11 @@ EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 def is_whole_mp4(path: Path) -> bool:
     """Whether a file is there and has all of its boxes, the index among them."""
+    found: set[bytes] = set()
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            return _boxes_end(file, size, found := set()) == size and b"moov" in found
+            return _boxes_end(file, size, found) == size and b"moov" in found
     except OSError:
         return False
 

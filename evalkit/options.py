@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast, get_args
@@ -40,6 +41,8 @@ def resolve_device(name: str) -> str:
     Raises:
         UserError: no such device on this machine.
     """
+    if name == "cpu" or (name == "auto" and not _may_have_gpu()):
+        return "cpu"
     import torch
 
     if name == "auto":
@@ -51,6 +54,12 @@ def resolve_device(name: str) -> str:
         remedy = "Use --device cpu, or run `m4v-eval doctor`."
         raise UserError(f"The device {name!r} cannot be used: {why}.", remedy) from None
     return name
+
+
+def _may_have_gpu() -> bool:
+    """Whether there is anything to ask torch about, which takes seconds and half a gigabyte to import."""
+    drivers = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

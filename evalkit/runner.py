@@ -120,9 +120,13 @@ def score_folder(
     Raises:
         UserError: bad input (before anything is computed), or a machine that stands in the way.
     """
-    progress = progress or Silent()
+    _score_folder(request, progress or Silent(), command, compute, rules or VBench())
+    return load_run(request.out)  # journal and tables of the run have gone by now: a full one's take 200 MB
+
+
+def _score_folder(request: Request, progress: Progress, command: Sequence[str], compute: bool, rules: Rules) -> None:
     created = datetime.now(UTC)
-    prepared = prepare(request, rules or VBench(), progress)
+    prepared = prepare(request, rules, progress)
     with run_directory(request.out) as journal, Decoder(request.limits) as decoder:
         shards.take_over(request.out, journal)
         means = Means(request, prepared.store, prepared.weights, journal, decoder, progress, compute)
@@ -134,7 +138,6 @@ def score_folder(
 
             with means.costs.clock("summarise"):
                 write_run(request, command, created, outcome)
-    return load_run(request.out)
 
 
 def score_shard(

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from evalkit.backbones.raft import MIN_SIDE, STATIC, StaticRule
+from evalkit.backbones.features import STATIC
+from evalkit.backbones.flow_rules import MIN_SIDE, StaticRule
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Array, Clip, Features, Score
 

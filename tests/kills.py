@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-SHARES = {"coordinator": 0.3, "group": 0.3, "worker": 0.2, "decoder": 0.2}
-"""How often who is killed, where there is one."""
 PATIENCE_S = 120.0
 
 Process = tuple[int, str]
@@ -54,16 +52,20 @@ class Command:
             if not self.runs:
                 return False
             assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.002)
+            time.sleep(0.005)
         return self.runs
 
-    def kill(self, rng: random.Random) -> str | None:
-        """Kill -9 one of those that are there, drawn by the shares of their roles; returns the role."""
+    def kill(self, role: str, rng: random.Random) -> str | None:
+        """Kill -9 a worker or a decoder, or as a whole: the coordinator alone, or the group with all in it.
+
+        Returns:
+            Who was killed; None if there was nobody.
+        """
         self.look()
         roles = self._roles()
-        if not self.runs:
+        role = rng.choice(("coordinator", "group")) if role == "whole" else role
+        if not self.runs or role not in roles:
             return None
-        role = rng.choices(list(roles), [SHARES[role] for role in roles])[0]
         if role == "group":
             self._kill_group()
         else:
@@ -79,7 +81,7 @@ class Command:
         while self.runs:
             self.look()
             assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.01)
+            time.sleep(0.05)
         while orphans := [pid for pid, began in self.family if _began(pid) == began]:
             assert time.monotonic() < deadline, f"{[_command_of(pid) for pid in orphans]} outlived the command"
             time.sleep(0.01)

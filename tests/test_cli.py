@@ -18,6 +18,7 @@ COMMANDS = (
     "ablate",
     "adjacency",
     "cancel",
+    "cluster-example",
     "compare",
     "demo-clips",
     "distribution",

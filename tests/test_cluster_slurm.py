@@ -201,7 +201,7 @@ def test_a_shard_that_fails_for_good_costs_its_own_videos(
 def test_what_sbatch_refuses_is_said_and_leaves_no_job(slurm: Slurm, clips: Path, config: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "slurm.yaml"
     elsewhere.write_text(config.read_text().replace("partition: main", "partition: nowhere"))
-    with pytest.raises(RunFailed, match=r"The jobs of score could not be submitted: .*invalid partition"):
+    with pytest.raises(RunFailed, match=r"The jobs of score could not be submitted: .*Invalid partition"):
         submit_vbench(request(clips, tmp_path / "run"), elsewhere, [])
     assert not slurm.queue()
     assert not (tmp_path / "run" / "cluster.json").exists()

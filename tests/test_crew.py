@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 import threading
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from evalkit.job import Request, Shard
 from evalkit.metrics.base import MetricSpec
 from evalkit.records import RunRecord
 from evalkit.runner import score_folder, score_shard
+from evalkit.suites.base import Suite, SuiteRules
+from evalkit.suites.i2v import ImageToVideo
+from evalkit.suites.long import Long
 from evalkit.timings import read
 from evalkit.weights import WeightStore
 from tests.clips import gradient_frames, write_clip
@@ -132,6 +136,13 @@ def test_shards_find_what_one_process_finds(request_: Request) -> None:
     score_shard(apart, shards[2])
     assert found(score_folder(apart, compute=False)) == found(whole)
     assert sum(spent.score.videos for spent in read(apart.out)) == 6 + 1  # a twin is scored by two of them
+
+
+@pytest.mark.parametrize("suite", [Long(split_scenes=True), ImageToVideo(Path())])
+def test_rules_travel_to_other_hosts(suite: Suite) -> None:
+    rules = pickle.loads(pickle.dumps(SuiteRules(suite)))
+    assert rules.benchmark.schema == suite.benchmark.schema
+    assert rules.suite.benchmark.settings == suite.benchmark.settings
 
 
 # --- workers that die -------------------------------------------------------------------------------------------------

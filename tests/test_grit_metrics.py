@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.backbones.grit import FRAMES, GRIT_CAPTIONS, GRIT_OBJECTS, detections
+from evalkit.backbones.detections import FRAMES, detections
+from evalkit.backbones.features import GRIT_CAPTIONS, GRIT_OBJECTS
 from evalkit.metrics import color, multiple_objects, object_class, spatial_relationship
 from evalkit.metrics.base import MetricSpec
 from evalkit.metrics.spatial_relationship import (

@@ -23,7 +23,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.backbones import grit
+from evalkit.backbones import features, grit
 from evalkit.backbones._centernet import select
 from evalkit.backbones._grit_network import Grit, GritShape, standardize
 from evalkit.backbones._grit_text import TextShape
@@ -40,7 +40,7 @@ from tests.parity.grit_pictures import CLIPS, FULL_CLIPS, FULL_PICTURES, PICTURE
 HERE = Path(__file__).parent / "parity"
 GOLDEN = json.loads((HERE / "grit_golden.json").read_text(encoding="utf-8"))
 DIMENSIONS = ("object_class", "multiple_objects", "spatial_relationship", "color")
-SPECS = {"grit_objects": grit.GRIT_OBJECTS, "grit_captions": grit.GRIT_CAPTIONS}
+SPECS = {"grit_objects": features.GRIT_OBJECTS, "grit_captions": features.GRIT_CAPTIONS}
 
 TENSORS = 1e-4
 """Of a tensor's standard deviation: float32 in another order of summation, through up to twelve blocks."""

@@ -19,7 +19,9 @@ import torch
 
 from evalkit.backbones._raft import View
 from evalkit.backbones.base import FeatureSpec, Runtime
-from evalkit.backbones.raft import CHECKPOINT, MOVING, STATIC, FlowMagnitudes, MovingRule, StaticRule, magnitude
+from evalkit.backbones.features import MOVING, STATIC
+from evalkit.backbones.flow_rules import MovingRule, StaticRule
+from evalkit.backbones.raft import CHECKPOINT, FlowMagnitudes, magnitude
 from evalkit.metrics import dynamic_degree
 from evalkit.metrics.base import MetricSpec
 from evalkit.static_filter import STATIC_FILTER

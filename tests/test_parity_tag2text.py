@@ -22,7 +22,8 @@ from torch import Tensor
 from evalkit.backbones import tag2text
 from evalkit.backbones._captioner import Writing
 from evalkit.backbones.base import Runtime
-from evalkit.backbones.tag2text import BEAMS, TAG2TEXT, Captioner, Shape, Tag2Text, chosen_frames, preprocess
+from evalkit.backbones.features import TAG2TEXT
+from evalkit.backbones.tag2text import BEAMS, Captioner, Shape, Tag2Text, chosen_frames, preprocess
 from evalkit.metrics.scene import METRIC
 from evalkit.types import Clip, Frames
 from evalkit.video import probe, read

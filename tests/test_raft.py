@@ -23,10 +23,9 @@ from torchvision.models.optical_flow import RAFT, raft_large
 from evalkit.backbones import _raft
 from evalkit.backbones._raft import ITERATIONS, Raft, SplitGru, View, padding
 from evalkit.backbones.base import Runtime
+from evalkit.backbones.features import MOVING, STATIC
 from evalkit.backbones.raft import (
     CHECKPOINT,
-    MOVING,
-    STATIC,
     FlowMagnitudes,
     MovingRule,
     Rule,

@@ -133,6 +133,30 @@ def test_each_video_is_decoded_once_and_a_shared_extractor_runs_once(bench: Benc
     assert bench.did == {"decode": 3, "frames": 15, "load": 1}
 
 
+def test_looking_ahead_is_said_once_for_each_video_and_in_their_order(
+    bench: Bench, request_: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is expected twice would be decoded twice; what is read in another order, begun again."""
+    said: list[tuple[str, str]] = []
+    real_expect, real_read = Decoder.expect, Decoder.read
+
+    def expect(decoder: Decoder, job: Job) -> None:
+        said.append(("expect", job.path.name))
+        real_expect(decoder, job)
+
+    def read(decoder: Decoder, job: Job) -> Iterator[FrameChunk]:
+        said.append(("read", job.path.name))
+        return real_read(decoder, job)
+
+    monkeypatch.setattr(Decoder, "expect", expect)
+    monkeypatch.setattr(Decoder, "read", read)
+    score_folder(request_)
+    expected, read_ = ([name for act, name in said if act == which] for which in ("expect", "read"))
+    assert expected == read_
+    assert len(set(read_)) == len(read_) == 3
+    assert said[1] == ("expect", expected[1])  # before the first is read
+
+
 def test_a_second_run_computes_nothing(bench: Bench, request_: Request) -> None:
     first = score_folder(request_)
     bench.did.clear()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.backbones.raft import MOVING, STATIC
+from evalkit.backbones.features import MOVING, STATIC
 from evalkit.metrics import registry
 from evalkit.metrics.base import Example
 from evalkit.metrics.dynamic_degree import METRIC

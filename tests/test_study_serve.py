@@ -14,8 +14,8 @@ import pytest
 
 from evalkit.cli import main
 from evalkit.errors import RunFailed
-from evalkit.study.links import read_links
 from evalkit.lock import holding
+from evalkit.study.links import read_links
 from evalkit.study.plan_file import LINKS, SECRET, VOTES
 from evalkit.study.votes import VoteStore
 from tests.served_study import Kit, link, make_plan, token, write_study

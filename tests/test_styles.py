@@ -27,7 +27,8 @@ from torchvision import transforms
 from evalkit.backbones import clip_style
 from evalkit.backbones.base import Runtime
 from evalkit.backbones.clip import B32, MEAN, STD, ClipEmbed, ImageTower, load_images
-from evalkit.backbones.clip_style import CLIP_STYLE, MAX_TOKENS, ClipStyle, build_text_tower, preprocess
+from evalkit.backbones.clip_style import MAX_TOKENS, ClipStyle, build_text_tower, preprocess
+from evalkit.backbones.features import CLIP_STYLE
 from evalkit.errors import UserError
 from evalkit.metrics import appearance_style, overall_consistency, temporal_style
 from evalkit.types import Array, Clip, VideoInfo

@@ -22,13 +22,13 @@ from evalkit.backbones._beam import Rules, beam_search
 from evalkit.backbones._captioner import TextDecoder, Writing
 from evalkit.backbones.base import Runtime
 from evalkit.backbones.bert_vocab import BERT_VOCAB, load_tokenizer
+from evalkit.backbones.features import TAG2TEXT
 from evalkit.backbones.tag2text import (
     CHECKPOINT,
     FRAMES,
     MEAN,
     PROMPT,
     STD,
-    TAG2TEXT,
     TAGS,
     UNTOLD_TAGS,
     Captioner,

@@ -15,21 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evalkit.backbones import published
 from evalkit.backbones._correlation import CorrelationVolume
-from evalkit.backbones.base import FeatureSpec, Reader, Runtime
+from evalkit.backbones.base import Reader, Runtime
+from evalkit.backbones.features import AMT_MIN_SIDE as MIN_SIDE
 from evalkit.backbones.images import DTYPES
 from evalkit.types import Array, Clip, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
-CHECKPOINT = Checkpoint(
-    key="amt",
-    file="amt_model/amt-s.pth",
-    url="https://huggingface.co/lalala125/AMT/resolve/main/amt-s.pth",
-    size=12_038_359,
-    licence="CC BY-NC-SA 4.0 (the authors' code: CC BY-NC 4.0): research use, not commercial use",
-    source="the authors of AMT (Nankai University), on Hugging Face",
-    sha256="07e7e03405c213fe4405678db9b42d05671e48c56faf6a441b99bb0047d3cf77",
-)
+CHECKPOINT = published.AMT
 
 WIDTHS = (20, 32, 44, 56)  # channels of the context pyramid at 1/2, 1/4, 1/8, 1/16
 SIDE = 20  # channels that a residual block refines on their own
@@ -38,7 +32,6 @@ LEVELS = 4
 RADIUS = 3
 
 MULTIPLE = 16  # sides are padded to a multiple of this
-MIN_SIDE = 113  # below it, padded, a correlation map is less than two cells wide and the official prediction is NaN
 VOLUME_BYTES = 2**32  # a GPU interpolates as many pairs at once as have this much correlation
 
 
@@ -373,6 +366,3 @@ def load(store: WeightStore, runtime: Runtime) -> Interpolation:
         part.to(memory_format=torch.channels_last)  # convolutions a fifth faster on a CPU
     predict = torch.compile(network) if runtime.compile else network
     return Interpolation(predict, runtime.device, 1 if runtime.device == "cpu" else runtime.batch)
-
-
-AMT = FeatureSpec(name="amt", version=1, load=load, checkpoints=(CHECKPOINT,), pixels="opencv")

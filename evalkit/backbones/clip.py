@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
+from evalkit.backbones import published
+from evalkit.backbones.base import Extractor, PerFrame, Runtime
 from evalkit.backbones.images import DTYPES, center_crop, load_resized, standardize
 from evalkit.backbones.vit import from_open_clip, prepare
 from evalkit.types import Array, Frames
@@ -54,28 +55,15 @@ class ImageTower:
         )
 
 
-def _published(model: str, size: int, sha256: str) -> Checkpoint:
-    return Checkpoint(
-        key=f"clip-{model.lower()}",
-        file=f"clip_model/{model}.pt",
-        url=f"https://openaipublic.azureedge.net/clip/models/{sha256}/{model}.pt",
-        size=size,
-        licence="MIT",
-        source="openai/CLIP",
-        sha256=sha256,
-        archive=True,
-    )
-
-
 B32 = ImageTower(
-    _published("ViT-B-32", 353_976_522, "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"),
+    published.CLIP_B32,
     patch=32,
     width=768,
     layers=12,
     output=512,
 )
 L14 = ImageTower(
-    _published("ViT-L-14", 932_768_134, "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836"),
+    published.CLIP_L14,
     patch=14,
     width=1024,
     layers=24,
@@ -137,4 +125,4 @@ def load(tower: ImageTower, store: WeightStore, runtime: Runtime) -> Extractor:
     return PerFrame(load_images(tower, store, runtime), runtime.batch)
 
 
-CLIP_B32 = FeatureSpec(name="clip_b32", version=1, load=partial(load, B32), checkpoints=(B32.checkpoint,))
+load_b32 = partial(load, B32)

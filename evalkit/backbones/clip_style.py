@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Reader, Runtime
+from evalkit.backbones.base import Extractor, PerFrame, Reader, Runtime
 from evalkit.backbones.clip import B32, HEAD_WIDTH, MEAN, SIDE, STD, ClipEmbed, load_images
+from evalkit.backbones.features import STYLE_TOKENS
 from evalkit.backbones.images import DTYPES, center_crop, load_picture, standardize
 from evalkit.types import Array, Clip, Frames
 from evalkit.weights import WeightStore, load_strict
@@ -26,7 +27,7 @@ from evalkit.weights import WeightStore, load_strict
 if TYPE_CHECKING:
     from open_clip.transformer import TextTransformer
 
-MAX_TOKENS = 77
+MAX_TOKENS = STYLE_TOKENS
 """Of a text with its start and end marks."""
 WIDTH, LAYERS = 512, 12
 SIZES = frozenset({"input_resolution", "context_length", "vocab_size"})
@@ -109,6 +110,3 @@ def load(store: WeightStore, runtime: Runtime) -> Extractor:
     texts = {key: value for key, value in tensors.items() if not key.startswith("visual.") and key not in SIZES}
     load_strict(tower, texts, B32.checkpoint)
     return ClipStyle(load_images(B32, store, runtime), tower)
-
-
-CLIP_STYLE = FeatureSpec(name="clip_style", version=1, load=load, checkpoints=(B32.checkpoint,))

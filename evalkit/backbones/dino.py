@@ -10,20 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
+from evalkit.backbones import published
+from evalkit.backbones.base import Extractor, PerFrame, Runtime
 from evalkit.backbones.images import DTYPES, load_resized, standardize
 from evalkit.backbones.vit import from_timm, prepare
 from evalkit.types import Array, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
-CHECKPOINT = Checkpoint(
-    key="dino-vitb16",
-    file="dino_model/dino_vitbase16_pretrain.pth",
-    url="https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth",
-    size=343_242_485,
-    licence="Apache-2.0",
-    source="facebookresearch/dino",
-)
+CHECKPOINT = published.DINO
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 SIDE = 224
 
@@ -102,6 +96,3 @@ def load_images(store: WeightStore, runtime: Runtime) -> DinoEmbed:
 def load(store: WeightStore, runtime: Runtime) -> Extractor:
     """The per-frame extractor; raises as `load_images` does."""
     return PerFrame(load_images(store, runtime), runtime.batch)
-
-
-DINO = FeatureSpec(name="dino", version=1, load=load, checkpoints=(CHECKPOINT,))

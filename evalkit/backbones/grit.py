@@ -14,40 +14,30 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evalkit.backbones import _grit_text, _opencv
+from evalkit.backbones import _grit_text, _opencv, published
 from evalkit.backbones._grit_network import Grit
 from evalkit.backbones._grit_text import Describer, Task, drop_copies
-from evalkit.backbones.base import FeatureSpec, Runtime, SelectedFrames
-from evalkit.backbones.bert_vocab import BERT_VOCAB, load_tokenizer
+from evalkit.backbones.base import Runtime, SelectedFrames
+from evalkit.backbones.bert_vocab import load_tokenizer
+from evalkit.backbones.detections import FRAMES, Row, detections
 from evalkit.backbones.viclip import middle_frames
 from evalkit.types import Array, Clip, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
-CHECKPOINT = Checkpoint(
-    key="grit",
-    file="grit_model/grit_b_densecap_objectdet.pth",
-    url="https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main/grit_b_densecap_objectdet.pth",
-    size=417_381_733,
-    licence="MIT",
-    source="JialianW/GRiT",
-    sha256="53b6e9b3fd948eac55b574c9b6f94ad0743dff46ba449df7ac2d33009ee92ef1",
-)
-FRAMES = 16
-"""Frames read of a clip, always: a short one repeats its last."""
+CHECKPOINT = published.GRIT
 
 LARGEST, REDUCED = 768, 720
 """Frames whose shorter side is longer than the first are scaled to about the second."""
@@ -60,35 +50,6 @@ RENAMED = {
     r"roi_heads\.text_decoder\.textual\.": "text_decoder.",
 }
 """Where parameter names differ from the checkpoint's: patterns and what they become."""
-
-
-Row = tuple[int, Iterable[float], float, str, str]
-
-
-def detections(rows: Iterable[Row]) -> Array:
-    """A clip's features: a structured array with one row a detection, ordered by frame, then by score.
-
-    Args:
-        rows: for each detection
-
-            - frame: which of the `FRAMES` frames, from 0; a frame in which nothing was found has no row;
-            - box: x0 y0 x1 y1 in pixels of the frame that the network saw;
-            - score: the detector's, 0 to 1, of there being an object;
-            - object: its name; in descriptions the name of the frame's first detection, as the official code has it;
-            - text: what was asked for: the name again, or the description.
-    """
-    listed = [(frame, tuple(box), score, name, text) for frame, box, score, name, text in rows]
-    name_width, text_width = (
-        max([1, *map(len, column)]) for column in ([row[3] for row in listed], [row[4] for row in listed])
-    )
-    layout = [
-        ("frame", "i4"),
-        ("box", "f4", (4,)),
-        ("score", "f4"),
-        ("object", f"U{name_width}"),
-        ("text", f"U{text_width}"),
-    ]
-    return np.array(listed, dtype=layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +206,3 @@ def load_objects(store: WeightStore, runtime: Runtime) -> SelectedFrames:
 def load_captions(store: WeightStore, runtime: Runtime) -> SelectedFrames:
     """Build the extractor of descriptions; raises as `load_network` does."""
     return extractor_of(shared_reader(store, runtime).also("ObjectDet", "DenseCap"), read_captions)
-
-
-GRIT_OBJECTS = FeatureSpec("grit_objects", version=1, load=load_objects, checkpoints=(CHECKPOINT, BERT_VOCAB))
-GRIT_CAPTIONS = FeatureSpec("grit_captions", version=1, load=load_captions, checkpoints=(CHECKPOINT, BERT_VOCAB))

@@ -8,19 +8,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from evalkit.backbones.base import Extractor, FeatureSpec, PerFrame, Runtime
+from evalkit.backbones import published
+from evalkit.backbones.base import Extractor, PerFrame, Runtime
 from evalkit.backbones.clip import L14, ClipEmbed, load_images
 from evalkit.types import Array, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
-HEAD = Checkpoint(
-    key="laion-aesthetic",
-    file="aesthetic_model/emb_reader/sa_0_4_vit_l_14_linear.pth",
-    url="https://github.com/LAION-AI/aesthetic-predictor/raw/main/sa_0_4_vit_l_14_linear.pth",
-    size=4_071,
-    licence="MIT",
-    source="LAION-AI/aesthetic-predictor",
-)
+HEAD = published.LAION
 
 
 class AestheticScore:
@@ -45,6 +39,3 @@ def load(store: WeightStore, runtime: Runtime) -> Extractor:
     head = nn.Linear(L14.output, 1)
     load_strict(head, store.state_dict(HEAD), HEAD)
     return PerFrame(AestheticScore(load_images(L14, store, runtime), head), runtime.batch)
-
-
-LAION = FeatureSpec(name="laion_aesthetic", version=1, load=load, checkpoints=(L14.checkpoint, HEAD))

@@ -14,20 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evalkit.backbones.base import FeatureSpec, PerFrame, Runtime
+from evalkit.backbones import published
+from evalkit.backbones.base import PerFrame, Runtime
 from evalkit.backbones.images import DTYPES
 from evalkit.types import Array, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
 # The publisher gives no full sha256; the file name carries its first eight digits, 358bb6af.
-CHECKPOINT = Checkpoint(
-    key="musiq",
-    file="pyiqa_model/musiq_spaq_ckpt-358bb6af.pth",
-    url="https://github.com/chaofengc/IQA-PyTorch/releases/download/v0.1-weights/musiq_spaq_ckpt-358bb6af.pth",
-    size=108_610_983,
-    licence="CC BY-NC-SA 4.0 as republished by IQA-PyTorch (converted from google-research/musiq, Apache-2.0)",
-    source="IQA-PyTorch, converted from the authors' checkpoint trained on SPAQ",
-)
+CHECKPOINT = published.MUSIQ
 
 PATCH = 32
 SCALES = (224, 384)  # longer sides of the two resized copies; the third scale is the image itself
@@ -257,6 +251,3 @@ def load(store: WeightStore, runtime: Runtime) -> PerFrame:
     load_strict(network, store.state_dict(CHECKPOINT), CHECKPOINT)
     # One frame is some 280 patches, enough to keep a CPU busy; more only leave its cache.
     return PerFrame(MusiqScore(network, runtime), 1 if runtime.device == "cpu" else runtime.batch)
-
-
-MUSIQ = FeatureSpec(name="musiq", version=1, load=load, checkpoints=(CHECKPOINT,))

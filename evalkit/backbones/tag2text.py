@@ -21,28 +21,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from evalkit.backbones import published
 from evalkit.backbones._beam import Rules, beam_search
 from evalkit.backbones._captioner import CrossLayer, TextDecoder, TextEncoder, Writing, stack
-from evalkit.backbones.base import Extractor, FeatureSpec, Runtime, SelectedFrames
-from evalkit.backbones.bert_vocab import BERT_VOCAB, VOCABULARY, load_tokenizer, write_out
+from evalkit.backbones.base import Extractor, Runtime, SelectedFrames
+from evalkit.backbones.bert_vocab import VOCABULARY, load_tokenizer, write_out
 from evalkit.backbones.images import DTYPES, standardize
 from evalkit.backbones.viclip import middle_frames
 from evalkit.backbones.vit import Linear
 from evalkit.types import Array, Clip, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
 if TYPE_CHECKING:
     from transformers import BertTokenizer
 
-CHECKPOINT = Checkpoint(
-    key="tag2text",
-    file="caption_model/tag2text_swin_14m.pth",
-    url="https://huggingface.co/spaces/xinyu1205/recognize-anything/resolve/main/tag2text_swin_14m.pth",
-    size=4_478_705_095,
-    licence="Apache-2.0",
-    source="xinyu1205/recognize-anything",
-    sha256="4ce96f0ce98f940a6680d567f66a38ccc9ca8c4e638e5f5c5c2e881a0e3502ac",
-)
+CHECKPOINT = published.TAG2TEXT
 FRAMES = 16
 SIDE, WINDOW = 384, 12
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -299,6 +292,3 @@ def load_captioner(store: WeightStore, runtime: Runtime) -> Captioner:
 def load(store: WeightStore, runtime: Runtime) -> Extractor:
     """The extractor of sixteen captions; raises as `load_captioner`."""
     return SelectedFrames(chosen_frames, ClipCaptions(load_captioner(store, runtime)))
-
-
-TAG2TEXT = FeatureSpec(name="tag2text", version=1, load=load, checkpoints=(CHECKPOINT, BERT_VOCAB), size=(SIDE, SIDE))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -18,30 +17,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evalkit.backbones import published
 from evalkit.backbones._opencv import resize
-from evalkit.backbones.base import Extractor, FeatureSpec, Runtime, SelectedFrames
+from evalkit.backbones.actions import ACTIONS
+from evalkit.backbones.base import Extractor, Runtime, SelectedFrames
 from evalkit.backbones.dino import MEAN, STD
 from evalkit.backbones.images import DTYPES, centre, scaled, standardize
 from evalkit.backbones.viclip import middle_frames
 from evalkit.backbones.vit import from_timm, prepare
 from evalkit.types import Array, Clip, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
-CHECKPOINT = Checkpoint(
-    key="umt",
-    file="umt_model/l16_ptk710_ftk710_ftk400_f16_res224.pth",
-    url="https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main/l16_ptk710_ftk710_ftk400_f16_res224.pth",
-    size=607_024_201,
-    licence="MIT",
-    source="OpenGVLab/unmasked_teacher",
-    sha256="bfee78a03bf806fbc0c216309e8f92792011b7db6556fa860e9d869c1e69fecd",
-)
+CHECKPOINT = published.UMT
 FRAMES = 16
 SHORT_SIDE, SIDE, PATCH = 256, 224, 16
 PATCHES = (SIDE // PATCH) ** 2
 PRETRAINED_FRAMES = 8
-ACTIONS = tuple((files("evalkit") / "reference_data" / "kinetics_400.txt").read_text(encoding="utf-8").splitlines())
-"""The actions in the order of the logits."""
 
 
 class Umt(nn.Module):
@@ -129,6 +120,3 @@ def load(store: WeightStore, runtime: Runtime) -> Extractor:
     load_strict(network, tensors, CHECKPOINT)
     del tensors  # or packing the weights would hold them twice
     return SelectedFrames(partial(middle_frames, count=FRAMES), UmtLogits(network, runtime, in_half))
-
-
-UMT = FeatureSpec(name="umt", version=1, load=load, checkpoints=(CHECKPOINT,))

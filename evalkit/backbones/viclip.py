@@ -18,22 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evalkit.backbones.base import Extractor, FeatureSpec, Runtime, SelectedFrames
+from evalkit.backbones import published
+from evalkit.backbones.base import Extractor, Runtime, SelectedFrames
 from evalkit.backbones.clip import HEAD_WIDTH, MEAN, SIDE, STD
 from evalkit.backbones.images import DTYPES, center_crop, load_resized, standardize
 from evalkit.backbones.vit import from_open_clip, prepare
 from evalkit.types import Array, Clip, Frames
-from evalkit.weights import Checkpoint, WeightStore, load_strict
+from evalkit.weights import WeightStore, load_strict
 
-CHECKPOINT = Checkpoint(
-    key="viclip",
-    file="ViCLIP/ViClip-InternVid-10M-FLT.pth",
-    url="https://huggingface.co/OpenGVLab/VBench_Used_Models/resolve/main/ViClip-InternVid-10M-FLT.pth",
-    size=1_710_545_812,
-    licence="not stated for the weights (InternVideo code: Apache-2.0; InternVid data: CC BY-NC-SA 4.0)",
-    source="OpenGVLab/InternVideo",
-    sha256="7a4d6ad6eac6632db3693f4b97f9f8f6445b65b1e139a6fc6686150522238c56",
-)
+CHECKPOINT = published.VICLIP
 FRAMES = 8
 MAX_TOKENS = 32
 TRAINING_ONLY = frozenset({"temp"})
@@ -177,6 +170,3 @@ def load(store: WeightStore, runtime: Runtime) -> Extractor:
     load_strict(network, {key: value for key, value in tensors.items() if key not in TRAINING_ONLY}, CHECKPOINT)
     del tensors  # or packing the weights would hold them twice
     return ViClipReader(ViClipEmbed(network, runtime))
-
-
-VICLIP = FeatureSpec(name="viclip", version=1, load=load, checkpoints=(CHECKPOINT,))

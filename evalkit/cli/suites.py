@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +10,13 @@ import typer
 
 from evalkit import cli
 from evalkit.cli.progress import LogJson as LogJson
+from evalkit.cli.submission import Cluster as Cluster
+from evalkit.cli.submission import no_json, show
 
 if TYPE_CHECKING:
     from evalkit.decoding import Limits
-    from evalkit.job import Progress
-    from evalkit.records import RunRecord
+    from evalkit.job import Request
+    from evalkit.runner import Rules
     from evalkit.suites.base import Suite
 
 Videos = Annotated[Path, typer.Option(help="Folder of videos, from any model.", show_default=False)]
@@ -34,10 +35,25 @@ Weights = Annotated[
     typer.Option(help="Folder of checkpoints in VBench's layout.", show_default="$VBENCH_CACHE_DIR or ~/.cache/vbench"),
 ]
 Json = Annotated[Path | None, typer.Option(help="Also write the machine-readable result here.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="fp32; bf16 or fp16 are faster, and labelled as other numbers.")]
-Batch = Annotated[int, typer.Option(min=1, help="Frames a network sees at once; does not change results.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for the networks.", show_default="all cores")]
+MACHINE = "Where and how it runs"
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MACHINE)]
+Precision = Annotated[
+    str,
+    typer.Option(help="fp32; bf16 or fp16 are faster, and labelled as other numbers.", rich_help_panel=MACHINE),
+]
+Batch = Annotated[
+    int,
+    typer.Option(min=1, help="Frames a network sees at once; does not change results.", rich_help_panel=MACHINE),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="CPU threads for the networks of each worker.",
+        show_default="all cores, shared among the workers",
+        rich_help_panel=MACHINE,
+    ),
+]
 TrustWeights = Annotated[
     bool,
     typer.Option("--trust-weights", help="Open CLIP archives that are not the published files (they can run code)."),
@@ -45,28 +61,38 @@ TrustWeights = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that score side by side; results stay the same.", show_default="one a device"),
+    typer.Option(
+        min=1,
+        help="Processes that score side by side; with equal --threads the results are equal to the bit.",
+        show_default="one a device",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Devices = Annotated[
-    str | None, typer.Option(help="Devices of the workers, such as cuda:0,cuda:1.", show_default="that of --device")
+    str | None,
+    typer.Option(
+        help="Devices of the workers, such as cuda:0,cuda:1.", show_default="that of --device", rich_help_panel=MACHINE
+    ),
 ]
 DecodeTimeout = Annotated[
-    float, typer.Option(min=1, help="Seconds without a frame after which a video is given up as unreadable.")
+    float,
+    typer.Option(min=1, help="Seconds without a frame after which a video is given up.", rich_help_panel=MACHINE),
 ]
 DecodeMemory = Annotated[
-    float, typer.Option(min=0.25, help="GiB that decoding one video may take before it is given up.")
+    float,
+    typer.Option(min=0.25, help="GiB that decoding one video may take before it is given up.", rich_help_panel=MACHINE),
 ]
 
 
-def crew(workers: int | None, devices: str | None, profile: str) -> tuple[int, tuple[str, ...]]:
+def crew(workers: int | None, devices: str | None, profile: str, elsewhere: bool) -> tuple[int, tuple[str, ...]]:
     """How many workers there are, and on which devices (none named: all on that of `--device`).
 
     Raises:
-        UserError: no such device on this machine.
+        UserError: no such device on this machine, where they are to work unless it is `elsewhere`.
     """
     from evalkit.options import resolve_device
 
-    named = () if profile == "lite" else tuple(resolve_device(name) for name in listed(devices))
+    named = () if profile == "lite" else tuple(n if elsewhere else resolve_device(n) for n in listed(devices))
     return workers or max(1, len(named)), named
 
 
@@ -95,17 +121,18 @@ def run(
     decode_timeout: float,
     decode_memory: float,
     log_json: bool,
+    cluster: Path | None,
 ) -> None:
     """Score a folder by the rules of a suite, and show what came of it."""
     from evalkit.backbones.base import Runtime
     from evalkit.job import Request
     from evalkit.options import parse_precision, resolve_device
-    from evalkit.suites.base import score
+    from evalkit.suites.base import SuiteRules
     from evalkit.weights import default_root
 
     name = Path(subset).stem or "pictures"
     folder = out or Path("runs") / f"{videos.resolve().name}-{name}-{suite.benchmark.profile}"
-    n_workers, named = crew(workers, devices, "official")
+    n_workers, named = crew(workers, devices, "official", bool(cluster))
     request = Request(
         videos=videos,
         subset=subset,
@@ -114,14 +141,14 @@ def run(
         dimensions=listed(dimensions),
         weights=weights or default_root(),
         trust_archives=trust_weights,
-        runtime=Runtime(resolve_device(device), parse_precision(precision), batch),
+        runtime=Runtime(device if cluster else resolve_device(device), parse_precision(precision), batch),
         threads=threads,
         seed=seed,
         workers=n_workers,
         devices=named,
         limits=limits(decode_timeout, decode_memory),
     )
-    finish(lambda bars: score(suite, request, bars, sys.argv), folder, json, log_json)
+    carry_out(request, SuiteRules(suite), cluster, json, log_json)
 
 
 def listed(names: str | None) -> tuple[str, ...]:
@@ -129,15 +156,28 @@ def listed(names: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (names or "").split(",") if name.strip())
 
 
-def finish(score: Callable[[Progress], RunRecord], folder: Path, json: Path | None, log_json: bool) -> None:
+def carry_out(request: Request, rules: Rules, cluster: Path | None, json: Path | None, log_json: bool) -> None:
+    """Score here while somebody watches, or submit it; show what came of it."""
+    if cluster:
+        from evalkit.cluster.scoring import submit_vbench
+
+        no_json(json, request.out / "vbench.json")
+        show(submit_vbench(request, cluster, sys.argv, rules=rules), request.out)
+    else:
+        finish(request, rules, json, log_json)
+
+
+def finish(request: Request, rules: Rules, json: Path | None, log_json: bool) -> None:
     """Score while somebody watches, write the report, and show what came of it and what did not."""
     from evalkit import timings
     from evalkit.cli import tables
     from evalkit.cli.progress import watching
     from evalkit.files import write_atomically
+    from evalkit.runner import score_folder
 
+    folder = request.out
     with watching(log_json) as bars:
-        record = score(bars)
+        record = score_folder(request, bars, sys.argv, rules=rules)
         from evalkit.report import render  # not before the networks have gone
 
         bars.start("writing the report", 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +37,7 @@ def vbench(
     decode_timeout: suites.DecodeTimeout = 60,
     decode_memory: suites.DecodeMemory = 4,
     log_json: suites.LogJson = False,
+    cluster: suites.Cluster = None,
     compile_: Annotated[bool, typer.Option("--compile", help="torch.compile the networks (pays on a GPU).")] = False,
     trust_weights: suites.TrustWeights = False,
     seed: suites.Seed = 0,
@@ -78,14 +78,15 @@ def vbench(
     from evalkit.backbones.base import Runtime
     from evalkit.job import Request
     from evalkit.options import parse_precision, parse_profile, resolve_device
-    from evalkit.runner import score_folder
+    from evalkit.runner import VBench
     from evalkit.weights import default_root
 
     names = suites.listed(dimensions)
     folder = weights or default_root()
     chosen = parse_profile(profile, folder, names, subset)
     run = out or Path("runs") / f"{videos.resolve().name}-{Path(subset).stem}-{chosen}"
-    n_workers, named = suites.crew(workers, devices, chosen)
+    n_workers, named = suites.crew(workers, devices, chosen, bool(cluster))
+    where = "cpu" if chosen == "lite" else device if cluster else resolve_device(device)
     request = Request(
         videos=videos,
         subset=subset,
@@ -94,9 +95,7 @@ def vbench(
         dimensions=names,
         weights=folder,
         trust_archives=trust_weights,
-        runtime=Runtime(
-            "cpu" if chosen == "lite" else resolve_device(device), parse_precision(precision), batch, compile_
-        ),
+        runtime=Runtime(where, parse_precision(precision), batch, compile_),
         threads=threads,
         seed=seed,
         static_filter=static_filter,
@@ -104,4 +103,4 @@ def vbench(
         devices=named,
         limits=suites.limits(decode_timeout, decode_memory),
     )
-    suites.finish(lambda bars: score_folder(request, bars, sys.argv), run, json, log_json)
+    suites.carry_out(request, VBench(), cluster, json, log_json)

@@ -49,6 +49,7 @@ def vbench_i2v(
     decode_timeout: suites.DecodeTimeout = 60,
     decode_memory: suites.DecodeMemory = 4,
     log_json: suites.LogJson = False,
+    cluster: suites.Cluster = None,
 ) -> None:
     """Score videos generated from pictures as VBench-I2V does: how well they keep to the picture, and their quality.
 
@@ -85,4 +86,5 @@ def vbench_i2v(
         decode_timeout,
         decode_memory,
         log_json,
+        cluster,
     )

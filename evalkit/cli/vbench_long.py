@@ -38,6 +38,7 @@ def vbench_long(
     decode_timeout: suites.DecodeTimeout = 60,
     decode_memory: suites.DecodeMemory = 4,
     log_json: suites.LogJson = False,
+    cluster: suites.Cluster = None,
 ) -> None:
     """Score videos of five seconds and more as VBench-Long does: in parts of 2 s (10 s for prompts of some dimensions).
 
@@ -73,4 +74,5 @@ def vbench_long(
         decode_timeout,
         decode_memory,
         log_json,
+        cluster,
     )

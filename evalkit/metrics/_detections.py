@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from evalkit.backbones.grit import FRAMES
+from evalkit.backbones.detections import FRAMES
 from evalkit.types import Array, Score
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.laion import LAION
+from evalkit.backbones.features import LAION
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score
 

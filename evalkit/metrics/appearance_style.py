@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.clip_style import CLIP_STYLE, MAX_TOKENS
+from evalkit.backbones.features import CLIP_STYLE, STYLE_TOKENS
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score
 
@@ -14,7 +14,7 @@ STYLE = {"appearance_style": {"appearance_style": "Van Gogh style"}}
 def score(clip: Clip, features: Features) -> Score:
     logits_T = np.asarray(features[CLIP_STYLE.name], np.float64)
     if logits_T.size == 0:
-        return Score.missing(f"the text that names the style is longer than the {MAX_TOKENS} tokens that CLIP reads")
+        return Score.missing(f"the text that names the style is longer than the {STYLE_TOKENS} tokens that CLIP reads")
     return Score(float(logits_T.mean() / 100), n_terms=len(logits_T))
 
 

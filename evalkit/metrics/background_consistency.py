@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.clip import CLIP_B32
+from evalkit.backbones.features import CLIP_B32
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.metrics.consistency import frame_consistency
 from evalkit.types import Clip, Features, Score

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from evalkit.backbones.grit import FRAMES, GRIT_CAPTIONS, detections
+from evalkit.backbones.detections import FRAMES, detections
+from evalkit.backbones.features import GRIT_CAPTIONS
 from evalkit.metrics._detections import by_frame
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score

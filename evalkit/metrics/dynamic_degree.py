@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.raft import MIN_SIDE, MOVING, MovingRule
+from evalkit.backbones.features import MOVING
+from evalkit.backbones.flow_rules import MIN_SIDE, MovingRule
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Array, Clip, Features, Score
 

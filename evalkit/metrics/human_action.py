@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from evalkit.backbones.umt import ACTIONS, UMT
+from evalkit.backbones.actions import ACTIONS
+from evalkit.backbones.features import UMT
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.musiq import MUSIQ
+from evalkit.backbones.features import MUSIQ
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score
 

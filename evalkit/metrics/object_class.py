@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from evalkit.backbones.grit import FRAMES, GRIT_OBJECTS, detections
+from evalkit.backbones.detections import FRAMES, detections
+from evalkit.backbones.features import GRIT_OBJECTS
 from evalkit.metrics._detections import frame_mean, names_by_frame
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.viclip import VICLIP
+from evalkit.backbones.features import VICLIP
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.metrics.consistency import cosine
 from evalkit.types import Clip, Features, Score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.tag2text import TAG2TEXT
+from evalkit.backbones.features import TAG2TEXT
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score
 

@@ -7,7 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from evalkit.backbones.grit import FRAMES, GRIT_OBJECTS, detections
+from evalkit.backbones.detections import FRAMES, detections
+from evalkit.backbones.features import GRIT_OBJECTS
 from evalkit.metrics._detections import by_frame, frame_mean
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.types import Clip, Features, Score

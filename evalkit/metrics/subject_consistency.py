@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.backbones.dino import DINO
+from evalkit.backbones.features import DINO
 from evalkit.metrics.base import Example, MetricSpec
 from evalkit.metrics.consistency import frame_consistency
 from evalkit.types import Clip, Features, Score
