@@ -55,6 +55,10 @@ class Command:
             time.sleep(0.005)
         return self.runs
 
+    def has(self, role: str) -> bool:
+        """Whether there is somebody of that role to be killed."""
+        return role == "whole" or role in self._roles()
+
     def kill(self, role: str, rng: random.Random) -> str | None:
         """Kill -9 a worker or a decoder, or as a whole: the coordinator alone, or the group with all in it.
 

@@ -403,6 +403,7 @@ def test_a_damaged_ledger_of_weights_is_not_believed(tmp_path: Path) -> None:
 # --- folders that cannot be written -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_finished_training_needs_no_right_to_write(tmp_path: Path) -> None:
     """As a pre-training in a shared cache."""
     script = (

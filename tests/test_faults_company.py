@@ -148,6 +148,7 @@ def test_two_runs_at_one_directory(videos: Path, tmp_path: Path) -> None:
     assert results(run) == results(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_report_is_written_of_a_run_that_is_held(videos: Path, tmp_path: Path) -> None:
     assert cli(*vbench(videos, tmp_path / "run")).returncode == 0
     with held(tmp_path / "run"):

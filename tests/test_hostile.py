@@ -88,7 +88,11 @@ def cases() -> Iterator[Callable[[str], tuple[Path, Path]]]:
         yield case
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
+HEAVY = {"latency --against", "checkpoint", "official results", "run.json"}
+"""Subjects whose valid files take long to make; the fuzzer reads these too."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in HEAVY)) for n in SUBJECTS])
 def test_nasty_files_are_refused_by_name_and_leave_nothing(
     name: str, cases: Callable[[str], tuple[Path, Path]]
 ) -> None:

@@ -29,15 +29,14 @@ from tests.test_train import small, world
 pytestmark = pytest.mark.slow
 
 METRICS = 7
-STAGES = {"start": 1.0, "identify": 0.2, "score": 0.2, "summary": 0.2, "report": 0.5}
+STAGES = {"start": 1.0, "identify": 0.2, "score": 0.2, "summary": 0.1, "report": 0.3}
 """Stages of a run, and how many seconds after the beginning of each something is killed at the latest."""
 LIVES = (
     (("start", "whole"),),
     (("identify", "decoder"), ("identify", "whole")),
     (("score", "decoder"), ("score", "whole")),
     (("score", "worker"), ("score", "decoder"), ("score", "whole")),
-    (("score", "worker"),),
-    (("summary", "whole"),),
+    (("score", "worker"), ("summary", "whole")),
     (("report", "whole"),),
 )
 """What is killed and when, command after command, before a run is left alone; where a stage has passed, in the next."""
@@ -85,11 +84,11 @@ class Run:
 
     def stage(self) -> str:
         """What the run is at."""
+        if (self.path / "run.json").exists():
+            return "report"
         if not (self.path / HOLDER).exists():
             return "start"
         scored = len(set(self.scores()))
-        if (self.path / "run.json").exists():
-            return "report"
         return "summary" if scored == self.wanted else "score" if scored else "identify"
 
     def reached(self, stage: str) -> bool:
@@ -124,13 +123,14 @@ def test_a_run_killed_anywhere_ends_with_the_same_result(
         run.path.parent.mkdir()
         for life in LIVES:
             resume(run, workers, life, rng, kills)
-        while resume(run, workers, (), rng, kills):
-            pass  # a video over which decoders or workers were lost is tried again
+        for _ in range(5):  # a video over which decoders or workers were lost is tried again
+            if resume(run, workers, (), rng, kills) == 0:
+                break
         check(run, whole)
     print(f"\n{workers} workers, {number} runs, {kills.total()} kills:")
     for (stage, role), times in sorted(kills.items()):
         print(f"  {stage:<9} {role:<12} {times}")
-    assert {stage for stage, _ in kills} >= {"start", "score", "report"}
+    assert {stage for stage, _ in kills} >= {"start", "identify", "score", "summary", "report"}
     assert {role for _, role in kills} >= {"coordinator", "group", "decoder"} | ({"worker"} if workers > 1 else set())
 
 
@@ -140,8 +140,9 @@ def resume(
     """Start or resume a run, and kill in it what its life holds; returns the exit code."""
     before, killed = set(run.scores()), []
     with run.command(workers) as command:
-        for stage, role in life:
-            if command.wait_for(lambda stage=stage: run.reached(stage)):  # type: ignore[misc]
+        for stage, wanted in life:
+            role = "decoder" if wanted == "worker" and workers == 1 else wanted
+            if command.wait_for(lambda s=stage, r=role: run.reached(s) and command.has(r)):  # type: ignore[misc]
                 time.sleep(rng.uniform(0, STAGES[stage]))
                 met = run.stage()
                 if hit := command.kill(role, rng):
