@@ -12,7 +12,7 @@ help:
 	@echo "make demo-clips score a few clips without any weights and write a report (seconds)"
 	@echo "make demo-study plan a human study of three made-up models and serve it in the browser (a minute)"
 	@echo "make test       lint, type-check and test (under 15 minutes on 2 cores)"
-	@echo "make test-slow  full-size networks against golden figures; known answers from trained models"
+	@echo "make test-slow  full-size networks against golden figures; known answers from trained models; faults; a SLURM of its own"
 	@echo "make sixteen    all 16 dimensions on four clips with seeded weights, beside the official results (SIXTEEN=--full: full size)"
 	@echo "make parity     build the official package beside this one and compare live (about 10 GB of disk)"
 	@echo "make bench      speed and memory against the official package (needs make parity first)"

@@ -17,6 +17,7 @@ def table(rng: np.random.Generator, seeds: int, prompts: int, sd: tuple[float, f
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "sd"),
     [(2, (1.0, 1.0, 1.0)), (3, (1.0, 1.0, 1.0)), (3, (0.0, 1.0, 1.0)), (3, (1.0, 0.1, 0.1)), (5, (0.3, 1.0, 2.0))],
