@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
-from evalkit.errors import RunFailed
+from evalkit.files import replacing
 from evalkit.types import Frames
 
 # x264's macroblock tree varies from run to run on AVX-512 machines; without it the same frames give the same file.
@@ -38,26 +35,8 @@ def write_video(
         RunFailed: the folder cannot be written or the disk is full.
         ValueError: no frames.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:40]}.", suffix=".part")
-        try:
-            try:
-                _encode(Path(name), frames, fps, crf, for_browsers)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as e:
-        raise RunFailed(
-            f"Could not write {path}: {e.strerror or e}.",
-            "Free space or choose another folder, then run the same command again: finished videos are kept.",
-        ) from e
+    with replacing(path) as temporary:
+        _encode(temporary, frames, fps, crf, for_browsers)
 
 
 def _encode(path: Path, frames: Iterable[Frames], fps: int | Fraction, crf: int, for_browsers: bool) -> None:

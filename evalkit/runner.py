@@ -30,7 +30,7 @@ from evalkit.protocol import FLICKERING, Selection, surplus
 from evalkit.records import RunRecord, check_version, load_run
 from evalkit.run_log import LOG, log_to
 from evalkit.scoring import CUSTOM7
-from evalkit.scoring_pass import Costs, Means, ScoringPass
+from evalkit.scoring_pass import Costs, Counts, Means, ScoringPass
 from evalkit.static_filter import STATIC_FILTER
 from evalkit.store import Journal
 from evalkit.timings import Timings, keep
@@ -71,7 +71,12 @@ class VBench:
         return (STATIC_FILTER,) if _filters_static_clips(request, prompts, metrics) else ()
 
     def scoring(self, means: Means, metrics: Sequence[MetricSpec], selection: Selection) -> ScoringPass:
-        return ScoringPass(means, metrics, lambda s, m: asks(s.prompt, m) and selection.counts(s, m.dimension))
+        return ScoringPass(means, metrics, counted(selection))
+
+
+def counted(selection: Selection) -> Counts:
+    """A video is scored in a dimension that its prompt asks for, unless it was left out there."""
+    return lambda sample, metric: asks(sample.prompt, metric) and selection.counts(sample, metric.dimension)
 
 
 @dataclass(frozen=True, slots=True)

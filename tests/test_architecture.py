@@ -14,8 +14,8 @@ ROOT = Path(__file__).parent.parent
 # Each layer may import the layers before it, and modules of its own package.
 LAYERS = (
     {"errors", "events", "resources", "types"},
-    {"container_end", "encode", "files", "lock", "memory", "provenance", "run_log", "scenes", "untrusted"},
-    {"figure", "records", "store", "timings", "video", "weights"},
+    {"container_end", "files", "lock", "memory", "provenance", "run_log", "scenes", "untrusted"},
+    {"encode", "figure", "records", "store", "timings", "video", "weights"},
     {"decoding", "prompts"},
     {"download", "matching", "posters"},
     {"backbones", "scoring", "stats"},

@@ -177,7 +177,7 @@ def absolute(request: Request) -> Request:
 
 def on_this_node(setting: Setting) -> Setting:
     """The same with the device that `auto` is here."""
-    return replace(setting, device=resolve_device("auto")) if setting.device == "auto" else setting
+    return replace(setting, device=resolve_device(setting.device))
 
 
 def hosts_of_this_job(resources: Resources) -> Hosts:

@@ -26,7 +26,7 @@ class GenerateShard:
     request: Request
 
     def __call__(self, progress: Progress) -> None:
-        generate(replace(self.request, device=_device(self.request)), progress)
+        generate(replace(self.request, device=resolve_device(self.request.device)), progress)
 
     def found(self) -> bool:
         return is_complete(self.request)
@@ -92,7 +92,3 @@ def absolute(request: Request) -> Request:
         out=request.out.resolve(),
         subset=whole_path(request.subset),
     )
-
-
-def _device(request: Request) -> str:
-    return resolve_device("auto") if request.device == "auto" else request.device

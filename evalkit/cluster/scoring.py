@@ -140,6 +140,4 @@ def absolute(request: Request) -> Request:
 
 def on_this_node(request: Request) -> Request:
     """The same with the device that `auto` is here."""
-    if request.runtime.device != "auto":
-        return request
-    return replace(request, runtime=replace(request.runtime, device=resolve_device("auto")))
+    return replace(request, runtime=replace(request.runtime, device=resolve_device(request.runtime.device)))

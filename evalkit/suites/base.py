@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from evalkit.auxiliary import asks
 from evalkit.decoding import Job
-from evalkit.job import Benchmark, Progress, Request, Shard, Video
+from evalkit.job import Benchmark, Progress, Request, Video
 from evalkit.metrics.base import MetricSpec
 from evalkit.protocol import Selection
 from evalkit.records import RunRecord
-from evalkit.runner import score_folder
-from evalkit.runner import score_shard as score_part
+from evalkit.runner import counted, score_folder
 from evalkit.scoring_pass import Means, ScoringPass
 from evalkit.types import Clip, FrameChunk, PromptSuite
 
@@ -50,7 +48,7 @@ class SuitePass(ScoringPass):
     """A pass whose clips hold more than the decoder knows, and whose results depend on it."""
 
     def __init__(self, suite: Suite, means: Means, metrics: Sequence[MetricSpec], selection: Selection) -> None:
-        super().__init__(means, metrics, lambda s, m: asks(s.prompt, m) and selection.counts(s, m.dimension))
+        super().__init__(means, metrics, counted(selection))
         self.suite = suite
 
     def _clip(self, video: Video) -> Clip:
@@ -99,8 +97,3 @@ def score(
 ) -> RunRecord:
     """Score a folder of videos by the rules of a suite: `evalkit.runner.score_folder`."""
     return score_folder(request, progress, command, compute=compute, rules=SuiteRules(suite))
-
-
-def score_shard(suite: Suite, request: Request, shard: Shard, progress: Progress | None = None) -> bool:
-    """Score a part of a folder by the rules of a suite: `evalkit.runner.score_shard`."""
-    return score_part(request, shard, progress, rules=SuiteRules(suite))
